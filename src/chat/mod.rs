@@ -1,0 +1,1 @@
+//! Conversations to prompts: messages and the model's chat template.

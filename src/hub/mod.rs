@@ -1,0 +1,1 @@
+//! Model names to files on this machine: hub downloads and the shared cache.

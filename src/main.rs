@@ -1,0 +1,3 @@
+//! The `phicandle` command.
+
+fn main() {}
