@@ -1,4 +1,4 @@
-//! The filters `top_k`, `top_p`, `min_p` and `typical_p`, over unnormalised weights, without ordering a whole row.
+//! The filters `top_k`, `top_p`, `min_p` and `typical_p`, over unnormalised weights, without putting a whole row in order.
 //!
 //! A filter that wants the first few of an order packs order and place into one integer per entry, `sort key << 32 |
 //! place`. The keys are distinct, so the unstable selection and sort below give what a stable sort would, and the last

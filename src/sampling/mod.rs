@@ -13,7 +13,7 @@
 //!
 //! Where Candle's `LogitsProcessor` has a mode (greedy, all, top-k, top-p, top-k then top-p), the same logits and seed
 //! give the same tokens as it does, draw after draw: the float operations run in its order, and the generator is
-//! the same. No mode puts a whole row in order.
+//! the same. No mode orders a whole row: at most the tokens that a filter keeps are put in order.
 
 mod filters;
 mod params;
