@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Shorthand for a result with this crate's [`enum@Error`].
+/// Shorthand for a result with this crate's [`struct@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Longest message or hint kept, in characters: a hostile file must not flood a log through its error.
@@ -140,7 +140,11 @@ impl Error {
 
     /// A parameter out of range or of the wrong type; `message` names the value and the range.
     #[cold]
-    pub fn invalid(parameter: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub fn invalid(
+        parameter: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
         Self::new(
             ErrorKind::InvalidParameter { parameter: parameter.into(), suggestion: None },
             message,
