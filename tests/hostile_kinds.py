@@ -237,7 +237,7 @@ def _poison_scales(dtype: str, size: int, elements: int) -> Damage:
     def damage(file: Gguf) -> None:
         _retype(file, "token_embd.weight", dtype)
         data = bytearray(file.tensor("token_embd.weight").data)
-        data[-size : -size + 2] = b"\x00\x7e"
+        data[-size : 2 - size or None] = b"\x00\x7e"
         file.tensor("token_embd.weight").data = bytes(data)
 
     assert DTYPES[dtype][1:] == (elements, size)
