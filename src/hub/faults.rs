@@ -139,7 +139,15 @@ pub(super) struct Refusal {
 }
 
 /// Sorts an answer that is neither success nor redirect. `what` names the thing asked for and `repo` its repository.
-pub(super) fn of_status(url: &str, status: StatusCode, refusal: &Refusal, what: &str, repo: &str) -> Fault {
+/// `at_home`: the hub itself gave it, and not a storage behind it.
+pub(super) fn of_status(
+    url: &str,
+    status: StatusCode,
+    refusal: &Refusal,
+    at_home: bool,
+    what: &str,
+    repo: &str,
+) -> Fault {
     let url = redact(url);
     let number = status.as_u16();
     let said = if refusal.message.is_empty() {
@@ -147,6 +155,11 @@ pub(super) fn of_status(url: &str, status: StatusCode, refusal: &Refusal, what: 
     } else {
         format!(" (it says: {})", printable(&refusal.message))
     };
+    if !at_home && (400..500).contains(&number) {
+        // Signed links run out: the hub gives a new one when asked again.
+        let detail = format!("the storage behind the hub answered {number}{said}");
+        return Fault::Passing { url, status: Some(number), after: refusal.after, detail };
+    }
     match (number, refusal.code.as_str()) {
         (401 | 404, "RepoNotFound") => Fault::Final(no_repo(repo)),
         (404, "RevisionNotFound") => Fault::Final(Error::new(
