@@ -64,8 +64,8 @@ pub(super) fn fetch(
             if partial.len.saturating_sub(before) >= HEADWAY {
                 tries.refresh();
             }
-            let connected = before > 0 || tries.made() > 0;
-            if let Err(fault) = tries.again(fault, connected) {
+            // The hub has just answered, so a connection that does not come about is worth another try.
+            if let Err(fault) = tries.again(fault, true) {
                 partial.keep();
                 return Err(fault.into_error(&wanted.what(), tries.made()));
             }

@@ -105,14 +105,21 @@ pub(super) fn of_transport(url: &str, error: ureq::Error) -> Fault {
         | ureq::Error::Tls(_)
         | ureq::Error::Rustls(_)
         | ureq::Error::Timeout(Connect | Resolve) => true,
-        ureq::Error::Io(error) => matches!(
+        // A failed lookup, a dead route and a refused port have many kinds; a connection that breaks has these few.
+        ureq::Error::Io(error) => !matches!(
             error.kind(),
-            io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::NetworkDown
-                | io::ErrorKind::AddrNotAvailable
-                | io::ErrorKind::PermissionDenied
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::WouldBlock
+                | io::ErrorKind::Interrupted
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::NotConnected
+                | io::ErrorKind::WriteZero
+                | io::ErrorKind::Other
         ),
         _ => false,
     };

@@ -10,13 +10,13 @@ use tempfile::TempDir;
 
 use crate::stub::{Answer, Request, Stub};
 
-pub const REPO: &str = "owner/model-gguf";
-pub const FILE: &str = "model-Q4_K_M.gguf";
-pub const COMMIT: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00";
-pub const TOKEN: &str = "hf_a_secret_that_stays_home";
+pub(crate) const REPO: &str = "owner/model-gguf";
+pub(crate) const FILE: &str = "model-Q4_K_M.gguf";
+pub(crate) const COMMIT: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00";
+pub(crate) const TOKEN: &str = "hf_a_secret_that_stays_home";
 
 /// Bytes of the file: more than one block of the reader, and no pattern that an offset by one would match.
-pub fn content() -> Vec<u8> {
+pub(crate) fn content() -> Vec<u8> {
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     (0..700_001)
         .map(|_| {
@@ -28,12 +28,12 @@ pub fn content() -> Vec<u8> {
         .collect()
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }
 
 /// What a faultless hub answers for [`REPO`].
-pub fn sound(request: &Request) -> Answer {
+pub(crate) fn sound(request: &Request) -> Answer {
     if request.path.starts_with("/api/models/") {
         return listing(&[".gitattributes", "README.md", FILE]);
     }
@@ -47,11 +47,11 @@ pub fn sound(request: &Request) -> Answer {
 }
 
 /// The answer to HEAD.
-pub fn facts() -> Answer {
+pub(crate) fn facts() -> Answer {
     facts_with(COMMIT, &format!("\"{}\"", sha256(&content())))
 }
 
-pub fn facts_with(commit: &str, etag: &str) -> Answer {
+pub(crate) fn facts_with(commit: &str, etag: &str) -> Answer {
     let size = content().len().to_string();
     Answer::head(
         200,
@@ -65,7 +65,7 @@ pub fn facts_with(commit: &str, etag: &str) -> Answer {
 }
 
 /// The answer to GET: all of the file, or what follows `start`.
-pub fn body_from(start: Option<usize>) -> Answer {
+pub(crate) fn body_from(start: Option<usize>) -> Answer {
     let content = content();
     match start {
         None => Answer::full(200, &[], &content),
@@ -78,7 +78,7 @@ pub fn body_from(start: Option<usize>) -> Answer {
 }
 
 /// The same, but the connection is cut after `n` bytes of what was asked for.
-pub fn cut_after(start: Option<usize>, n: usize) -> Answer {
+pub(crate) fn cut_after(start: Option<usize>, n: usize) -> Answer {
     let content = content();
     let rest = &content[start.unwrap_or(0)..];
     let length = rest.len().to_string();
@@ -89,36 +89,36 @@ pub fn cut_after(start: Option<usize>, n: usize) -> Answer {
 }
 
 /// A repository's description.
-pub fn listing(files: &[&str]) -> Answer {
+pub(crate) fn listing(files: &[&str]) -> Answer {
     let siblings: Vec<_> = files.iter().map(|name| serde_json::json!({ "rfilename": name })).collect();
     let body = serde_json::json!({ "id": REPO, "sha": COMMIT, "siblings": siblings });
     Answer::full(200, &[("Content-Type", "application/json")], body.to_string().as_bytes())
 }
 
 /// A stub hub and a cache.
-pub struct Site {
-    pub stub: Stub,
-    pub folder: TempDir,
+pub(crate) struct Site {
+    pub(crate) stub: Stub,
+    pub(crate) folder: TempDir,
 }
 
 impl Site {
     /// `script` may leave a request to the faultless hub with `None`.
-    pub fn new(script: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(script: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static) -> Self {
         let stub = Stub::start(move |request, nth| script(request, nth).unwrap_or_else(|| sound(request)));
         Self { stub, folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
     /// Only GET requests for content are scripted.
-    pub fn of_gets(script: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static) -> Self {
+    pub(crate) fn of_gets(script: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static) -> Self {
         Self::new(move |request, nth| if request.is_get() { script(request, nth) } else { None })
     }
 
-    pub fn cache(&self) -> PathBuf {
+    pub(crate) fn cache(&self) -> PathBuf {
         self.folder.path().join("hub")
     }
 
     /// Short waits, nothing from the environment.
-    pub fn options(&self) -> HubOptions {
+    pub(crate) fn options(&self) -> HubOptions {
         HubOptions {
             cache_dir: Some(self.cache()),
             token: Some(String::new()),
@@ -133,58 +133,61 @@ impl Site {
         }
     }
 
-    pub fn hub(&self) -> Hub {
+    pub(crate) fn hub(&self) -> Hub {
         Hub::new(self.options()).expect("sound options")
     }
 
-    pub fn hub_with(&self, change: impl FnOnce(&mut HubOptions)) -> Hub {
+    pub(crate) fn hub_with(&self, change: impl FnOnce(&mut HubOptions)) -> Hub {
         let mut options = self.options();
         change(&mut options);
         Hub::new(options).expect("sound options")
     }
 
-    pub fn fetch(&self) -> Result<PathBuf> {
+    pub(crate) fn fetch(&self) -> Result<PathBuf> {
         self.hub().file(REPO, None, FILE)
     }
 
-    pub fn repo_folder(&self) -> PathBuf {
+    pub(crate) fn repo_folder(&self) -> PathBuf {
         self.cache().join("models--owner--model-gguf")
     }
 
-    pub fn blob(&self) -> PathBuf {
+    pub(crate) fn blob(&self) -> PathBuf {
         self.repo_folder().join("blobs").join(sha256(&content()))
     }
 
-    pub fn incomplete(&self) -> PathBuf {
+    pub(crate) fn incomplete(&self) -> PathBuf {
         self.repo_folder().join("blobs").join(format!("{}.incomplete", sha256(&content())))
     }
 
     /// Puts `bytes` where an earlier, interrupted download would have left them.
-    pub fn leave_partial(&self, bytes: &[u8]) {
+    pub(crate) fn leave_partial(&self, bytes: &[u8]) {
         std::fs::create_dir_all(self.repo_folder().join("blobs")).expect("a folder");
         std::fs::write(self.incomplete(), bytes).expect("a file");
     }
 
     /// Fetches and checks that the file is right, whole, and the only thing left.
-    pub fn expect_right(&self) {
+    pub(crate) fn expect_right(&self) {
         let path = self.fetch().unwrap_or_else(|error| panic!("the file was not fetched: {error:?}"));
         self.check_right(&path);
     }
 
-    pub fn check_right(&self, path: &Path) {
+    pub(crate) fn check_right(&self, path: &Path) {
         assert!(std::fs::read(path).expect("a readable file") == content(), "the content is wrong");
         assert!(!self.incomplete().exists(), "the partial file is still there");
     }
 
     /// Checks that nothing carries the file's name.
-    pub fn check_absent(&self) {
+    pub(crate) fn check_absent(&self) {
         let pointer = self.repo_folder().join("snapshots").join(COMMIT).join(FILE);
-        assert!(std::fs::symlink_metadata(pointer).is_err(), "a file that failed has its name in the snapshot");
+        assert!(
+            std::fs::symlink_metadata(pointer).is_err(),
+            "a file that failed has its name in the snapshot"
+        );
         assert!(!self.blob().exists(), "a file that failed has its name among the blobs");
     }
 
     /// Everything in the temporary folder outside the cache: nothing, unless a name escaped.
-    pub fn check_contained(&self) {
+    pub(crate) fn check_contained(&self) {
         let names: Vec<_> = std::fs::read_dir(self.folder.path())
             .expect("a readable folder")
             .flatten()
@@ -193,4 +196,36 @@ impl Site {
             .collect();
         assert!(names.is_empty(), "something was written outside the cache: {names:?}");
     }
+}
+
+impl Site {
+    /// Fetches, and checks what every failure must keep to: no file, no escape, a hint, no secret.
+    pub(crate) fn expect_error(&self) -> phicandle::Error {
+        self.expect_error_from(&self.hub())
+    }
+
+    pub(crate) fn expect_error_from(&self, hub: &Hub) -> phicandle::Error {
+        let error = hub.file(REPO, None, FILE).expect_err("the fetch should have failed");
+        self.check_absent();
+        self.check_contained();
+        check_error(&error);
+        error
+    }
+}
+
+/// An error says what to do, and holds no token and no signed query.
+pub(crate) fn check_error(error: &phicandle::Error) {
+    let text = format!("{error} {error:?}");
+    assert!(error.hint().len() > 20, "no hint: {error:?}");
+    assert!(!text.contains(TOKEN) && !text.contains("Signature"), "a secret is in {text}");
+    assert!(!error.message().chars().any(char::is_control), "control characters in {:?}", error.message());
+}
+
+/// Checks an error's kind; the message shows the whole error when it is another.
+#[macro_export]
+macro_rules! assert_kind {
+    ($error:expr, $($pattern:tt)+) => {{
+        let error = &$error;
+        assert!(matches!(error.kind(), $($pattern)+), "another kind of error: {error:?}");
+    }};
 }

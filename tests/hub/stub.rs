@@ -8,30 +8,33 @@ use std::time::Duration;
 
 /// A request as it came over the wire.
 #[derive(Debug, Clone)]
-pub struct Request {
-    pub method: String,
-    pub path: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
     headers: Vec<(String, String)>,
 }
 
 impl Request {
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
-    pub fn is_get(&self) -> bool {
+    pub(crate) fn is_get(&self) -> bool {
         self.method == "GET"
     }
 
     /// The first byte of `Range: bytes=N-`.
-    pub fn range(&self) -> Option<usize> {
+    pub(crate) fn range(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 }
 
 /// What goes over the wire: bytes and pauses, then the connection is closed.
 #[derive(Debug, Clone, Default)]
-pub struct Answer(Vec<Step>);
+pub(crate) struct Answer(Vec<Step>);
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -41,7 +44,7 @@ enum Step {
 
 impl Answer {
     /// A status line and headers, exactly these and `Connection: close`.
-    pub fn head(status: u16, headers: &[(&str, &str)]) -> Self {
+    pub(crate) fn head(status: u16, headers: &[(&str, &str)]) -> Self {
         let mut text = format!("HTTP/1.1 {status} Stub\r\nConnection: close\r\n");
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
@@ -51,23 +54,23 @@ impl Answer {
     }
 
     /// A whole answer, with its length.
-    pub fn full(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Self {
+    pub(crate) fn full(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Self {
         let length = body.len().to_string();
         let mut all = headers.to_vec();
         all.push(("Content-Length", &length));
         Self::head(status, &all).send(body)
     }
 
-    pub fn raw(bytes: &[u8]) -> Self {
+    pub(crate) fn raw(bytes: &[u8]) -> Self {
         Self::default().send(bytes)
     }
 
-    pub fn send(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn send(mut self, bytes: &[u8]) -> Self {
         self.0.push(Step::Send(bytes.to_vec()));
         self
     }
 
-    pub fn wait(mut self, pause: Duration) -> Self {
+    pub(crate) fn wait(mut self, pause: Duration) -> Self {
         self.0.push(Step::Wait(pause));
         self
     }
@@ -76,7 +79,7 @@ impl Answer {
 type Script = dyn Fn(&Request, usize) -> Answer + Send + Sync;
 
 /// A running server. It ends when dropped.
-pub struct Stub {
+pub(crate) struct Stub {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
     ended: Arc<AtomicBool>,
@@ -84,7 +87,7 @@ pub struct Stub {
 
 impl Stub {
     /// Serves with `script`, which is told how many requests of the same method came before.
-    pub fn start(script: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(script: impl Fn(&Request, usize) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let address = listener.local_addr().expect("an address");
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -104,18 +107,21 @@ impl Stub {
         Self { address, seen, ended }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Every request so far.
-    pub fn seen(&self) -> Vec<Request> {
+    pub(crate) fn seen(&self) -> Vec<Request> {
         self.seen.lock().expect("no panic in the server").clone()
     }
 
     /// The GET requests for content so far.
-    pub fn gets(&self) -> Vec<Request> {
-        self.seen().into_iter().filter(|request| request.is_get() && !request.path.starts_with("/api/")).collect()
+    pub(crate) fn gets(&self) -> Vec<Request> {
+        self.seen()
+            .into_iter()
+            .filter(|request| request.is_get() && !request.path.starts_with("/api/"))
+            .collect()
     }
 }
 
@@ -160,7 +166,9 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
     let headers = lines
         .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.split_once(':').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())))
+        .filter_map(|line| {
+            line.split_once(':').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()))
+        })
         .collect();
     Some(Request { method, path, headers })
 }
