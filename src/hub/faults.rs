@@ -162,7 +162,7 @@ pub(super) fn of_status(
     } else {
         format!(" (it says: {})", printable(&refusal.message))
     };
-    if !at_home && (400..500).contains(&number) {
+    if !at_home && refusal.code.is_empty() && matches!(number, 400 | 401 | 403) {
         // Signed links run out: the hub gives a new one when asked again.
         let detail = format!("the storage behind the hub answered {number}{said}");
         return Fault::Passing { url, status: Some(number), after: refusal.after, detail };

@@ -109,7 +109,9 @@ impl Site {
     }
 
     /// Only GET requests for content are scripted.
-    pub(crate) fn of_gets(script: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static) -> Self {
+    pub(crate) fn of_gets(
+        script: impl Fn(&Request, usize) -> Option<Answer> + Send + Sync + 'static,
+    ) -> Self {
         Self::new(move |request, nth| if request.is_get() { script(request, nth) } else { None })
     }
 
