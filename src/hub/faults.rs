@@ -96,7 +96,7 @@ fn times(tries: u32) -> String {
 
 /// Sorts a failure of the HTTP client.
 pub(super) fn of_transport(url: &str, error: ureq::Error) -> Fault {
-    use ureq::Timeout::{Connect, Resolve};
+    use ureq::Timeout::{Connect, RecvResponse, Resolve};
     let unreachable = match &error {
         ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
@@ -127,6 +127,7 @@ pub(super) fn of_transport(url: &str, error: ureq::Error) -> Fault {
         // Its text is the whole address, signature and all.
         ureq::Error::BadUri(_) => "the address is not valid".to_owned(),
         ureq::Error::Timeout(Connect | Resolve) => "no connection within the time allowed".to_owned(),
+        ureq::Error::Timeout(RecvResponse) => "the server was too slow to answer".to_owned(),
         ureq::Error::Timeout(_) => "the server fell silent".to_owned(),
         ureq::Error::HostNotFound => "no such host was found".to_owned(),
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
