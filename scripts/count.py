@@ -1,4 +1,4 @@
-"""Add up what `cargo test` (or nextest) and pytest counted, and close with `N passed, N failed, N skipped`.
+"""Add up what `cargo test` and pytest counted, and close with `N passed, N failed, N skipped`.
 
     python3 scripts/count.py CARGO_LOG PYTEST_LOG
 
@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 CARGO = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;", re.MULTILINE)
-NEXTEST = re.compile(r"^\s*Summary \[[^\]]*\]\s+\d+(?:/\d+)? tests? run: (.*)$", re.MULTILINE)
 PYTEST = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s.*$", re.MULTILINE)
+PYTEST_WORDS = (("passed", "xfailed"), ("failed", "error", "errors", "xpassed"), ("skipped",))
 SKIPPED = re.compile(r"^\s*SKIPPED: ")
-# What the runners print above one test's output.
-SECTION = re.compile(r"^(?:---- .* stdout ----|\s*Running .*|-+ STDOUT: .*|\s*stdout ─+.*)$")
+# What cargo test prints above one test's output, and above one binary's tests.
+SECTION = re.compile(r"^(?:---- .* stdout ----|\s*(?:Running|Doc-tests) .*)$")
 
 
 class Counts(NamedTuple):
@@ -38,26 +38,12 @@ class NoCountsError(Exception):
     """A log without its runner's closing line."""
 
 
-def words(text: str, passed: set[str], failed: set[str], skipped: set[str]) -> Counts:
-    """Counts from a line such as `3 passed (1 slow), 1 failed, 2 skipped`."""
-    totals = {"passed": 0, "failed": 0, "skipped": 0}
-    for number, word in re.findall(r"(\d+) ([a-z ]+?)(?= \(|,|$)", text):
-        for name, names in (("passed", passed), ("failed", failed), ("skipped", skipped)):
-            if word in names:
-                totals[name] += int(number)
-    return Counts(**totals)
-
-
 def cargo_counts(text: str) -> Counts:
-    """Counts of a log that holds cargo test's results, nextest's, or both (its documentation tests)."""
+    """Counts of a log of `cargo test -- --show-output`, all binaries together."""
     text = ANSI.sub("", text)
     found = [Counts(*map(int, match)) for match in CARGO.findall(text)]
-    found += [
-        words(line, {"passed"}, {"failed", "timed out", "exec failed"}, {"skipped"})
-        for line in NEXTEST.findall(text)
-    ]
     if not found:
-        raise NoCountsError("no 'test result:' or nextest 'Summary' line")
+        raise NoCountsError("no 'test result:' line")
     total = Counts(0, 0, 0)
     for counts in found:
         total = total.plus(counts)
@@ -70,7 +56,8 @@ def pytest_counts(text: str) -> Counts:
     lines = PYTEST.findall(ANSI.sub("", text))
     if not lines:
         raise NoCountsError("no closing line of pytest")
-    return words(lines[-1], {"passed", "xfailed"}, {"failed", "error", "errors", "xpassed"}, {"skipped"})
+    numbers = {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", lines[-1])}
+    return Counts(*(sum(numbers.get(word, 0) for word in words) for words in PYTEST_WORDS))
 
 
 def sections_skipped(text: str) -> list[int]:

@@ -1,6 +1,8 @@
 """A first test of an installed wheel, with nothing but Python: import it, and let the built-in model write.
 
     python3 scripts/smoke.py
+
+Ends with status 1 when that fails.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import sys
 
 
 def main() -> int:
-    """1 when the package does not do what its first page says."""
+    """Do what the first page of the README says."""
     from phicandle import Generator
 
     with Generator("demo") as generator:

@@ -66,7 +66,7 @@ class DemoGenerator:
         return _Generator.estimate("demo", **options)
 
 
-_Generator = getattr(phicandle, "Generator", None)
+_Generator = phicandle.Generator
 
 
 @pytest.fixture(scope="module")
