@@ -1,6 +1,5 @@
 //! An answer as it comes: from the engine's events to a writer.
 
-use std::io::Write;
 use std::time::Duration;
 
 use super::console::{Console, Style};
@@ -22,7 +21,12 @@ impl Answer {
     /// Asks `engine` and waits for the end. With `echo`, text goes to standard output as it comes, flushed each time.
     ///
     /// Ctrl-C ends the answer early; what there is of it is returned with [`FinishReason::Cancelled`].
-    pub(super) fn of(engine: &Engine, request: Request, echo: bool, console: &mut Console<'_>) -> Result<Self, Failure> {
+    pub(super) fn of(
+        engine: &Engine,
+        request: Request,
+        echo: bool,
+        console: &mut Console<'_>,
+    ) -> Result<Self, Failure> {
         let _guard = console.interrupts.answering();
         let stream = engine.submit(request)?;
         let mut text = String::new();
@@ -35,21 +39,19 @@ impl Answer {
                 Poll::Event(Event::Chunk(chunk)) => {
                     text.push_str(&chunk.text);
                     if echo {
-                        console.out.write_all(chunk.text.as_bytes())?;
-                        console.out.flush()?;
+                        console.emit(&chunk.text)?;
                     }
                 }
                 Poll::Event(Event::Finish(finish)) => {
                     if echo && !text.ends_with('\n') {
-                        writeln!(console.out)?;
-                        console.out.flush()?;
+                        console.emit("\n")?;
                     }
                     return Ok(Self { text, finish });
                 }
                 Poll::Event(Event::Failed(error)) => {
                     // The message starts on a line of its own.
                     if echo && !text.is_empty() && !text.ends_with('\n') {
-                        writeln!(console.out)?;
+                        console.emit("\n")?;
                     }
                     return Err(error.into());
                 }

@@ -12,21 +12,22 @@ Exit codes:
     0  success
     1  failure that no other code names
     2  wrong usage, or a parameter out of range
-    3  the model is not there: not found, not downloaded, offline, or a token is needed
+    3  no model: not found, not downloaded, offline, or it needs a token
     4  the model file is damaged, or this build cannot run it
     5  not enough memory
   124  --timeout ran out; the text so far was written
   130  interrupted by Ctrl-C
 
-A model is a hub name (owner/name or owner/name:QUANT), a path to a .gguf file, or `demo`: a small model that comes with
-phicandle and writes haiku. Without --model it is what PHICANDLE_MODEL names, or else
+A model is a hub name (owner/name or owner/name:QUANT), a path to a .gguf
+file, or `demo`: a small model that comes with phicandle and writes haiku.
+Without --model it is what PHICANDLE_MODEL names, or else
 microsoft/Phi-3-mini-4k-instruct-gguf (2.4 GB, downloaded once).";
 
 /// Runs Microsoft's Phi models from GGUF files on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "phicandle", version, about, after_help = EXIT_CODES, max_term_width = 110)]
 pub(super) struct Arguments {
-    /// Write warnings of errors only.
+    /// Write errors only.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(super) quiet: bool,
     /// Write more about what happens; twice for everything.

@@ -1,12 +1,11 @@
 //! `phicandle chat`: a conversation, line by line.
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 
 use super::answer::Answer;
 use super::args::ChatArgs;
 use super::console::{Console, Style};
 use super::failure::{Failure, INTERRUPTED};
-use super::generate::message;
 use super::report::size;
 use super::{Demo, Outcome, models};
 use crate::chat::Message;
@@ -72,9 +71,14 @@ fn greet(info: &ModelInfo, is_demo: bool, console: &mut Console<'_>) -> Result<(
     let facts = console.paint(Style::Dim, &facts);
     console.note(&format!("{title}  {facts}"))?;
     if is_demo {
-        console.note("The demo writes a haiku about a subject, and knows nothing else. Try: a haiku about rain")?;
+        console.note(
+            "The demo writes a haiku about a subject, and knows nothing else. Try: a haiku about rain",
+        )?;
     }
-    let keys = console.paint(Style::Dim, "Write a message. /help lists the commands, Ctrl-C stops an answer, /quit leaves.");
+    let keys = console.paint(
+        Style::Dim,
+        "Write a message. /help lists the commands, Ctrl-C stops an answer, /quit leaves.",
+    );
     Ok(console.note(&keys)?)
 }
 
@@ -150,8 +154,9 @@ impl Talk {
         }
         // A path or a fraction is no command: only a slash and letters are.
         let (word, rest) = trimmed.split_once(char::is_whitespace).unwrap_or((trimmed, ""));
-        let is_command =
-            word.strip_prefix('/').is_some_and(|name| !name.is_empty() && name.chars().all(char::is_alphabetic));
+        let is_command = word
+            .strip_prefix('/')
+            .is_some_and(|name| !name.is_empty() && name.chars().all(char::is_alphabetic));
         if is_command { self.command(word, rest.trim(), console) } else { self.ask(line, console) }
     }
 
@@ -184,15 +189,19 @@ impl Talk {
                 let used = answer.finish.usage.total_tokens();
                 let limit = self.engine.info().context_length;
                 let kv = size(answer.finish.metrics.kv_bytes);
-                writeln!(console.err, "{}\ncontext {used} of {limit} tokens · keys and values {kv}", answer.stats())?;
+                writeln!(
+                    console.err,
+                    "{}\ncontext {used} of {limit} tokens · keys and values {kv}",
+                    answer.stats()
+                )?;
             }
         }
         Ok(())
     }
 
     fn ask(&mut self, text: &str, console: &mut Console<'_>) -> Result<Next, Failure> {
-        self.turns.push(message("user", text));
-        let system = self.system.as_deref().map(|text| message("system", text));
+        self.turns.push(Message::new("user", text));
+        let system = self.system.as_deref().map(|text| Message::new("system", text));
         let messages = system.into_iter().chain(self.turns.iter().cloned()).collect();
         let request = Request { prompt: Prompt::Messages(messages), params: self.params.clone() };
         let answer = match Answer::of(&self.engine, request, true, console) {
@@ -207,7 +216,7 @@ impl Talk {
         if answer.text.is_empty() && answer.finish.reason == FinishReason::Cancelled {
             self.turns.pop();
         } else {
-            self.turns.push(message("assistant", &answer.text));
+            self.turns.push(Message::new("assistant", answer.text.as_str()));
         }
         self.last = Some(answer);
         Ok(Next::Line)
@@ -217,11 +226,13 @@ impl Talk {
 /// In a chat the way out of a full context is another one than elsewhere.
 fn explain_overflow(failure: Failure) -> Failure {
     match failure {
-        Failure::Error(error) if matches!(error.kind(), ErrorKind::ContextOverflow { .. }) => Failure::Error(Error::new(
-            error.kind().clone(),
-            "The conversation has become longer than the model's context.",
-            "/reset starts a new one; a larger --context-length holds more, where the model allows it.",
-        )),
+        Failure::Error(error) if matches!(error.kind(), ErrorKind::ContextOverflow { .. }) => {
+            Failure::Error(Error::new(
+                error.kind().clone(),
+                "The conversation has become longer than the model's context.",
+                "/reset starts a new one; a larger --context-length holds more, where the model allows it.",
+            ))
+        }
         other => other,
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Console<'a> {
     pub(super) err: &'a mut dyn Write,
     /// Whether a person types the input.
     pub(super) input_terminal: bool,
+    /// Whether `out` is a terminal.
+    pub(super) out_terminal: bool,
     /// Whether `err` is a terminal.
     pub(super) err_terminal: bool,
     /// Whether `err` takes colours: a terminal, and `NO_COLOR` unset.
@@ -58,18 +60,39 @@ impl Console<'_> {
         if self.quiet { Ok(()) } else { writeln!(self.err, "{text}") }
     }
 
+    /// Writes a piece of a model's text to standard output, at once.
+    ///
+    /// On a terminal, what would steer it (escape sequences and the like) is replaced: models are not trusted.
+    pub(super) fn emit(&mut self, text: &str) -> io::Result<()> {
+        if self.out_terminal {
+            let harmless = |c: char| {
+                if c.is_control() && c != '\n' && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }
+            };
+            self.out.write_all(text.chars().map(harmless).collect::<String>().as_bytes())?;
+        } else {
+            self.out.write_all(text.as_bytes())?;
+        }
+        self.out.flush()
+    }
+
     /// The words of an argument joined, or all of standard input when there are none or only `-`.
     ///
     /// One newline at the end of the input is dropped: `echo` adds it.
-    pub(super) fn text_or_input(&mut self, words: &[String], what: &str) -> std::result::Result<String, super::Failure> {
+    pub(super) fn text_or_input(
+        &mut self,
+        words: &[String],
+        what: &str,
+    ) -> std::result::Result<String, super::Failure> {
         if !matches!(words, [] | [_] if words.iter().all(|word| word == "-")) {
             return Ok(words.join(" "));
         }
         if self.input_terminal {
-            self.note(&format!("Type the {what}; end it with Ctrl-D on a line of its own (Ctrl-Z on Windows)."))?;
+            self.note(&format!(
+                "Type the {what}; end it with Ctrl-D on a line of its own (Ctrl-Z on Windows)."
+            ))?;
         }
         let mut bytes = Vec::new();
-        self.input.by_ref().take(MAX_INPUT + 1).read_to_end(&mut bytes)?;
+        (&mut *self.input).take(MAX_INPUT + 1).read_to_end(&mut bytes)?;
         Ok(decode(bytes, what)?)
     }
 }

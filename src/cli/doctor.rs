@@ -1,7 +1,6 @@
 //! `phicandle doctor`: what this machine and this build offer, and what stands in the way.
 
 use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -51,17 +50,13 @@ impl Section {
 pub(super) fn run(args: &DoctorArgs, console: &mut Console<'_>) -> Outcome {
     let mut problems = Vec::new();
     let mut notes = Vec::new();
-    let sections = [
-        build(),
-        cpu(&mut problems),
-        memory(),
-        hub(args, &mut problems, &mut notes),
-        environment(),
-    ];
+    let sections =
+        [build(), cpu(&mut problems), memory(), hub(args, &mut problems, &mut notes), environment()];
     if args.json {
         let mut report = serde_json::Map::new();
         for section in sections {
-            let rows = section.rows.into_iter().map(|(key, _, value)| (key.replace(' ', "_"), value)).collect();
+            let rows =
+                section.rows.into_iter().map(|(key, _, value)| (key.replace(' ', "_"), value)).collect();
             report.insert(section.title.to_lowercase(), Value::Object(rows));
         }
         report.insert("problems".to_owned(), json!(problems));
@@ -119,46 +114,57 @@ fn cpu(problems: &mut Vec<String>) -> Section {
     let mut section = Section::new("CPU");
     match CpuInfo::detect() {
         Ok(cpu) => {
-            let features = if cpu.features.is_empty() { "none that kernels ask for".into() } else { cpu.features.join(" ") };
+            let features = if cpu.features.is_empty() {
+                "none that kernels ask for".into()
+            } else {
+                cpu.features.join(" ")
+            };
             section.add("features", features, json!(cpu.features));
-            let forced = if std::env::var_os(PHICANDLE_ISA).is_some() { format!(", by {PHICANDLE_ISA}") } else { String::new() };
+            let forced = if std::env::var_os(PHICANDLE_ISA).is_some() {
+                format!(", by {PHICANDLE_ISA}")
+            } else {
+                String::new()
+            };
             section.add("tier", format!("{}{forced}", cpu.tier.name()), cpu.tier.name());
         }
         Err(error) => problems.push(describe(&error)),
     }
-    let logical = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing())).cpus().len();
-    section.add("logical cpus", logical.to_string(), logical);
-    if let Some(physical) = System::physical_core_count() {
-        section.add("cores", physical.to_string(), physical);
+    if let Ok(system) = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()))
+    {
+        section.add("logical cpus", system.cpus().len().to_string(), system.cpus().len());
     }
-    let (threads, why) = threads(logical);
+    if let Ok(cores) = System::physical_core_count() {
+        section.add("cores", cores.to_string(), cores);
+    }
+    let (threads, why) = threads();
     section.add("threads", threads.to_string(), threads);
     section.add("because", why.clone(), why);
     section
 }
 
-/// How many threads compute, and what decided it.
-fn threads(logical: usize) -> (usize, String) {
+/// How many threads compute, and what decided it: Candle's pool is one for the process, sized when it is first used.
+fn threads() -> (usize, String) {
     let threads = candle_core::utils::get_num_threads();
-    let may = std::thread::available_parallelism().map_or(1, usize::from);
-    let why = if std::env::var_os("RAYON_NUM_THREADS").is_some_and(|value| value == threads.to_string().as_str()) {
+    let why = if std::env::var("RAYON_NUM_THREADS").is_ok_and(|value| value.parse() == Ok(threads)) {
         "RAYON_NUM_THREADS says so".to_owned()
-    } else if threads < logical && may < logical {
-        format!("this process may use {may} of {logical} logical CPUs (affinity or a container's limit)")
     } else {
-        format!("one for each of {threads} logical CPUs")
+        let may = std::thread::available_parallelism().map_or(1, usize::from);
+        format!(
+            "one for each core; the process may run {may} at once (affinity and container limits counted)"
+        )
     };
     (threads, why)
 }
 
 fn memory() -> Section {
     let mut section = Section::new("Memory");
-    let mut system = System::new();
-    system.refresh_memory();
-    let total = system.total_memory();
-    section.add("total", size(total), total);
-    if let Some(limits) = system.cgroup_limits().filter(|limits| limits.total_memory < total) {
-        section.add("container limit", size(limits.total_memory), limits.total_memory);
+    if let Ok(mut system) = System::new() {
+        system.refresh_memory();
+        let total = system.total_memory();
+        section.add("total", size(total), total);
+        if let Some(limits) = system.cgroup_limits().filter(|limits| limits.total_memory < total) {
+            section.add("container limit", size(limits.total_memory), limits.total_memory);
+        }
     }
     let available = available_memory();
     section.add("available", size(available), available);
@@ -192,7 +198,9 @@ fn hub(args: &DoctorArgs, problems: &mut Vec<String>, notes: &mut Vec<String>) -
         Err(error) => problems.push(describe(&error)),
     }
     if let Err(error) = writable(hub.cache_dir()) {
-        notes.push(format!("The cache folder {folder} cannot be written ({error}): no model can be downloaded."));
+        notes.push(format!(
+            "The cache folder {folder} cannot be written ({error}): no model can be downloaded."
+        ));
     }
     section.add("endpoint", hub.endpoint(), hub.endpoint());
     match hub.reachable() {

@@ -1,7 +1,5 @@
 //! `phicandle run`: one prompt, one answer.
 
-use std::io::Write;
-
 use super::answer::Answer;
 use super::args::RunArgs;
 use super::console::{Console, Style};
@@ -16,7 +14,7 @@ pub(super) fn run(args: &RunArgs, demo: &Demo, console: &mut Console<'_>) -> Out
     let prompt = console.text_or_input(&args.prompt, "prompt")?;
     let engine = models::load(&args.engine, demo, console)?;
     let prompt = match &args.system {
-        Some(system) => Prompt::Messages(vec![message("system", system), message("user", &prompt)]),
+        Some(system) => Prompt::Messages(vec![Message::new("system", system), Message::new("user", prompt)]),
         None if args.raw => Prompt::Raw(prompt),
         None => Prompt::Text(prompt),
     };
@@ -35,9 +33,4 @@ pub(super) fn run(args: &RunArgs, demo: &Demo, console: &mut Console<'_>) -> Out
         FinishReason::Cancelled => INTERRUPTED,
         FinishReason::Timeout => TIMED_OUT,
     })
-}
-
-/// A message of a conversation.
-pub(super) fn message(role: &str, content: &str) -> Message {
-    Message { role: role.to_owned(), content: content.to_owned(), extra: serde_json::Map::new() }
 }

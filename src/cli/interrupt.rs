@@ -33,7 +33,7 @@ impl Interrupts {
     }
 
     /// What the handler does, on a thread of its own.
-    fn press(&self) {
+    pub(super) fn press(&self) {
         let before = self.presses.fetch_add(1, Ordering::SeqCst);
         if self.answering.load(Ordering::SeqCst) {
             return;

@@ -1,6 +1,5 @@
 //! `phicandle list` and `phicandle rm`: what the cache holds, and making room in it.
 
-use std::io::{BufRead, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -26,13 +25,16 @@ pub(super) fn list(args: &ListArgs, console: &mut Console<'_>) -> Outcome {
     }
     let folder = hub.cache_dir().display();
     if models.is_empty() {
-        console.note(&format!("No models in {folder}. `phicandle pull` downloads one; `--model demo` needs none."))?;
+        console.note(&format!(
+            "No models in {folder}. `phicandle pull` downloads one; `--model demo` needs none."
+        ))?;
         return Ok(0);
     }
     let mut rows = vec![row(["MODEL", "REVISION", "SIZE", "LAST USED", "FILES"])];
     for model in &models {
         let short: String = model.revision.chars().take(8).collect();
-        let revision = if model.refs.is_empty() { short } else { format!("{} ({short})", model.refs.join(", ")) };
+        let revision =
+            if model.refs.is_empty() { short } else { format!("{} ({short})", model.refs.join(", ")) };
         let used = model.last_used.and_then(local_time).unwrap_or_else(|| "-".to_owned());
         rows.push(row([&model.repo, &revision, &size(model.bytes), &used, &ggufs(model).join(" ")]));
     }
@@ -42,7 +44,12 @@ pub(super) fn list(args: &ListArgs, console: &mut Console<'_>) -> Outcome {
 }
 
 fn ggufs(model: &CachedModel) -> Vec<&str> {
-    model.files.iter().map(String::as_str).filter(|file| file.to_ascii_lowercase().ends_with(".gguf")).collect()
+    model
+        .files
+        .iter()
+        .map(String::as_str)
+        .filter(|file| file.to_ascii_lowercase().ends_with(".gguf"))
+        .collect()
 }
 
 fn entry(model: &CachedModel) -> Value {
@@ -85,7 +92,8 @@ fn confirmed(hub: &Hub, args: &RmArgs, console: &mut Console<'_>) -> Result<bool
         let message = "Removing a model needs a yes, and standard input is not a terminal to ask at.";
         return Err(Error::invalid("yes", message, "Give --yes to remove it without a question.").into());
     }
-    let bytes: u64 = hub.cached_models()?.iter().filter(|model| model.repo == args.repo).map(|model| model.bytes).sum();
+    let bytes: u64 =
+        hub.cached_models()?.iter().filter(|model| model.repo == args.repo).map(|model| model.bytes).sum();
     let of = if bytes > 0 { format!(" ({})", size(bytes)) } else { String::new() };
     write!(console.err, "Remove {}{of} from {}? [y/N] ", args.repo, hub.cache_dir().display())?;
     console.err.flush()?;

@@ -9,7 +9,9 @@ struct Lines;
 impl Log for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // Other crates' news is for people who debug them.
-        metadata.target().starts_with("phicandle") || metadata.level() <= Level::Warn || log::max_level() >= LevelFilter::Debug
+        metadata.target().starts_with("phicandle")
+            || metadata.level() <= Level::Warn
+            || log::max_level() >= LevelFilter::Debug
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -56,6 +56,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, demo: &Demo) -> i32 {
         out: &mut stdout,
         // Not locked: the logger, the progress bar and the Ctrl-C handler write there too, from other threads.
         err: &mut stderr,
+        out_terminal: io::stdout().is_terminal(),
         err_terminal,
         colour: err_terminal && !no_colour,
         quiet: false,

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::Demo;
 use super::args::{EngineArgs, HubArgs};
 use super::console::Console;
 use super::failure::Failure;
-use super::Demo;
 use crate::engine::{Backend, Engine, LoadOptions, ModelSource};
-use crate::error::{Error, ErrorKind};
-use crate::hub::{DEFAULT_REPO, DEFAULT_TOKENIZER_REPO, Hub, HubOptions, LocalModel, ModelSpec, TOKENIZER_FILE};
 use crate::env::PHICANDLE_MODEL;
+use crate::error::{Error, ErrorKind};
+use crate::hub::{
+    DEFAULT_REPO, DEFAULT_TOKENIZER_REPO, Hub, HubOptions, LocalModel, ModelSpec, TOKENIZER_FILE,
+};
 use crate::model::Device;
 
 /// The name of the model that comes with phicandle.
@@ -90,7 +92,11 @@ fn is_file(model: &str) -> bool {
 }
 
 /// The files of a hub model, downloaded when needed.
-pub(super) fn resolve(spec: &ModelSpec, args: &HubArgs, console: &Console<'_>) -> Result<LocalModel, Failure> {
+pub(super) fn resolve(
+    spec: &ModelSpec,
+    args: &HubArgs,
+    console: &Console<'_>,
+) -> Result<LocalModel, Failure> {
     with_hub(args, console, |hub| hub.resolve(spec))
 }
 
@@ -114,7 +120,11 @@ fn with_hub<T>(
 }
 
 /// How to load the model that `args` describe.
-pub(super) fn load_options(args: &EngineArgs, demo: &Demo, console: &Console<'_>) -> Result<LoadOptions, Failure> {
+pub(super) fn load_options(
+    args: &EngineArgs,
+    demo: &Demo,
+    console: &Console<'_>,
+) -> Result<LoadOptions, Failure> {
     // Cheap checks first: no download for the sake of a typing mistake.
     let (backend, device) = (Backend::parse(&args.backend)?, Device::parse(&args.device)?);
     let chat_template = args.chat_template.as_deref().map(read_template).transpose()?;

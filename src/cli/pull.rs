@@ -1,7 +1,5 @@
 //! `phicandle pull`: a model into the cache.
 
-use std::io::Write;
-
 use serde_json::json;
 
 use super::args::PullArgs;
@@ -17,7 +15,8 @@ pub(super) fn run(args: &PullArgs, console: &mut Console<'_>) -> Outcome {
         return Ok(0);
     }
     let hub = &args.hub;
-    let spec = ModelSpec::from_parts(args.model.as_deref(), hub.filename.as_deref(), hub.revision.as_deref())?;
+    let spec =
+        ModelSpec::from_parts(args.model.as_deref(), hub.filename.as_deref(), hub.revision.as_deref())?;
     let local = models::resolve(&spec, hub, console)?;
     let bytes = std::fs::metadata(&local.model)?.len();
     if args.json {

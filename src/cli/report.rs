@@ -15,7 +15,13 @@ pub(super) fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit = next;
     }
-    let digits = if value < 9.995 { 2 } else if value < 99.95 { 1 } else { 0 };
+    let digits = if value < 9.995 {
+        2
+    } else if value < 99.95 {
+        1
+    } else {
+        0
+    };
     format!("{value:.digits$} {unit}")
 }
 
@@ -32,7 +38,8 @@ pub(super) fn count(count: u64) -> String {
 /// Lines of `rows` in columns as wide as their longest cell; the last column is not padded.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
@@ -54,7 +61,9 @@ pub(super) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
 
 /// `text` with everything that could steer a terminal written as an escape: model files are not trusted.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
 }
 
 #[cfg(test)]

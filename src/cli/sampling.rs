@@ -15,7 +15,13 @@ pub(super) struct SamplingArgs {
     #[arg(short = 'n', long, value_name = "N")]
     max_tokens: Option<usize>,
     /// 0 for the likeliest token every time; higher is more varied.
-    #[arg(long, visible_alias = "temp", default_value_t = 1.0, allow_negative_numbers = true, value_name = "T")]
+    #[arg(
+        long,
+        visible_alias = "temp",
+        default_value_t = 1.0,
+        allow_negative_numbers = true,
+        value_name = "T"
+    )]
     temperature: f64,
     /// Draw from the K likeliest tokens only.
     #[arg(long, value_name = "K")]

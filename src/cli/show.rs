@@ -1,7 +1,5 @@
 //! `phicandle show`: what a model file holds, what memory it needs, and whether it runs here.
 
-use std::io::Write;
-
 use serde_json::{Map, Value, json};
 
 use super::args::{HubArgs, ShowArgs};
@@ -94,7 +92,8 @@ impl<'a> Report<'a> {
             Some(path) => Tokenizer::from_file(path),
             None => Tokenizer::from_gguf(&file.header().metadata),
         };
-        refusal = refusal.or(tokenizer.err()).or_else(|| memory.and_then(|memory| memory.check(file.name()).err()));
+        refusal =
+            refusal.or(tokenizer.err()).or_else(|| memory.and_then(|memory| memory.check(file.name()).err()));
         if let (Some(plan), Some(memory), None) = (&plan, &memory, context_length)
             && memory.context_length < plan.context_length
         {
@@ -157,7 +156,9 @@ impl<'a> Report<'a> {
             Ok(())
         };
         let types = self.types();
-        let types = types.iter().map(|(kind, tensors, bytes)| row([kind.name(), &format!("{tensors} tensors"), &size(*bytes)]));
+        let types = types
+            .iter()
+            .map(|(kind, tensors, bytes)| row([kind.name(), &format!("{tensors} tensors"), &size(*bytes)]));
         section("Tensors", types.collect())?;
         if tensors {
             let rows = header.tensors.iter();
@@ -165,9 +166,13 @@ impl<'a> Report<'a> {
             section("All tensors", rows.collect())?;
         }
         if let Some(memory) = &self.memory {
-            section(&format!("Memory at a context of {} tokens", memory.context_length), memory_rows(memory))?;
+            section(
+                &format!("Memory at a context of {} tokens", memory.context_length),
+                memory_rows(memory),
+            )?;
         }
-        let keys = header.metadata.keys().map(|key| row([&plain(key), &plain(&header.metadata.describe(key))]));
+        let keys =
+            header.metadata.keys().map(|key| row([&plain(key), &plain(&header.metadata.describe(key))]));
         section("Metadata", keys.collect())?;
         for warning in &self.warnings {
             let label = console.paint(Style::Yellow, "warning:");
@@ -184,7 +189,10 @@ impl<'a> Report<'a> {
         let header = self.header();
         let mut rows = vec![
             row(["file", &format!("{} ({})", plain(self.file.name()), size(header.file_len))]),
-            row(["format", &format!("GGUF version {}, data aligned to {}", header.version, header.alignment)]),
+            row([
+                "format",
+                &format!("GGUF version {}, data aligned to {}", header.version, header.alignment),
+            ]),
         ];
         let Some(plan) = &self.plan else { return rows };
         let heads = if plan.n_head == plan.n_head_kv {
@@ -205,7 +213,8 @@ impl<'a> Report<'a> {
         ]));
         rows.push(row(["parameters", &count(plan.parameters)]));
         rows.push(row(["vocabulary", &format!("{} tokens", plan.vocab_size)]));
-        let window = plan.sliding_window.map_or_else(String::new, |window| format!(", sliding window {window}"));
+        let window =
+            plan.sliding_window.map_or_else(String::new, |window| format!(", sliding window {window}"));
         rows.push(row(["context", &format!("{} tokens{window}", plan.context_length)]));
         let scaling = match scaling_name(&plan.rope.scaling) {
             "none" => String::new(),
@@ -217,14 +226,20 @@ impl<'a> Report<'a> {
 
     fn json(&self, tensors: bool) -> Value {
         let header = self.header();
-        let metadata: Map<String, Value> =
-            header.metadata.keys().map(|key| (key.to_owned(), Value::from(header.metadata.describe(key)))).collect();
+        let metadata: Map<String, Value> = header
+            .metadata
+            .keys()
+            .map(|key| (key.to_owned(), Value::from(header.metadata.describe(key))))
+            .collect();
         let types = self.types();
-        let types = types.iter().map(|(kind, n, bytes)| json!({ "type": kind.name(), "tensors": n, "bytes": bytes }));
+        let types =
+            types.iter().map(|(kind, n, bytes)| json!({ "type": kind.name(), "tensors": n, "bytes": bytes }));
         let list = tensors.then(|| {
             let list = header.tensors.iter();
-            list.map(|t| json!({ "name": t.name, "type": t.kind.name(), "shape": t.shape, "bytes": t.n_bytes }))
-                .collect::<Vec<_>>()
+            list.map(
+                |t| json!({ "name": t.name, "type": t.kind.name(), "shape": t.shape, "bytes": t.n_bytes }),
+            )
+            .collect::<Vec<_>>()
         });
         json!({
             "name": self.title(),
@@ -258,7 +273,14 @@ fn memory_rows(memory: &MemoryPlan) -> Vec<Vec<String>> {
         row(["weights", &size(memory.weights_bytes)]),
         row(["keys and values", &size(memory.kv_bytes)]),
         row(["scratch", &size(memory.scratch_bytes)]),
-        row(["total", &format!("{} of {} available: {verdict}", size(memory.total_bytes()), size(memory.available_bytes))]),
+        row([
+            "total",
+            &format!(
+                "{} of {} available: {verdict}",
+                size(memory.total_bytes()),
+                size(memory.available_bytes)
+            ),
+        ]),
     ]
 }
 

@@ -1,7 +1,5 @@
 //! `phicandle tokenize`: the tokens of a text.
 
-use std::io::Write;
-
 use serde_json::json;
 
 use super::args::TokenizeArgs;
