@@ -140,7 +140,11 @@ impl Error {
 
     /// A parameter out of range or of the wrong type; `message` names the value and the range.
     #[cold]
-    pub fn invalid(parameter: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub fn invalid(
+        parameter: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
         Self::new(
             ErrorKind::InvalidParameter { parameter: parameter.into(), suggestion: None },
             message,

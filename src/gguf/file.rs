@@ -1,0 +1,193 @@
+//! A GGUF file on disk or in memory, opened and checked.
+
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use super::header::Header;
+use super::metadata::shown;
+use super::mmap::Map;
+use super::tensor::{TensorInfo, bad_tensor};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Most names that an error offers instead of the one asked for.
+const MAX_CANDIDATES: usize = 8;
+/// Most entries of a folder that are looked at for such names.
+const MAX_ENTRIES: usize = 10_000;
+
+/// An open GGUF file: its header, checked, and its bytes, mapped.
+#[derive(Debug)]
+pub struct GgufFile {
+    name: String,
+    bytes: Bytes,
+    header: Header,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Map),
+    Static(&'static [u8]),
+}
+
+impl GgufFile {
+    /// Maps the file at `path` and checks its header. The weights are not read yet.
+    ///
+    /// # Errors
+    /// `ModelNotFound` (with near names) for a missing file or a folder, `ModelRead` when the system refuses,
+    /// and those of [`Header::parse`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+        if metadata.is_dir() {
+            return Err(is_folder(path));
+        }
+        if !metadata.is_file() {
+            return Err(Error::new(
+                ErrorKind::ModelRead,
+                format!("`{}` is a device or a pipe, not a regular file.", shown(&name)),
+                "Copy the model into a file first.",
+            ));
+        }
+        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        let length = file.metadata().map_err(|error| unreadable(path, &error))?.len();
+        if length == 0 {
+            return Err(about(&name, &Error::corrupt("file length", Some(0), "The file is empty.")));
+        }
+        let map = Map::of(&file).map_err(|error| unreadable(path, &error))?;
+        let header = Header::parse(&map, map.len() as u64).map_err(|error| about(&name, &error))?;
+        Ok(Self { name, bytes: Bytes::Mapped(map), header })
+    }
+
+    /// Checks a file that is already in memory; `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// Those of [`Header::parse`].
+    pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self> {
+        let header = Header::parse(bytes, bytes.len() as u64).map_err(|error| about(name, &error))?;
+        Ok(Self { name: name.to_owned(), bytes: Bytes::Static(bytes), header })
+    }
+
+    /// The path, or the name given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The checked header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Static(bytes) => bytes,
+        }
+    }
+
+    /// The data of one tensor of this file.
+    ///
+    /// # Errors
+    /// `CorruptModel` when the tensor is of another file, and does not fit this one.
+    pub fn tensor_bytes(&self, tensor: &TensorInfo) -> Result<&[u8]> {
+        let range = self.header.data_offset.checked_add(tensor.offset).and_then(|start| {
+            let end = start.checked_add(tensor.n_bytes)?;
+            Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+        });
+        range
+            .and_then(|range| self.bytes().get(range))
+            .ok_or_else(|| bad_tensor(&tensor.name, None, "lies outside the file."))
+    }
+}
+
+/// The same error with the file's name before it.
+#[cold]
+fn about(name: &str, error: &Error) -> Error {
+    Error::new(
+        error.kind().clone(),
+        format!("{} (file `{}`)", error.message(), shown_path(name)),
+        error.hint(),
+    )
+}
+
+/// The end of a long path says more than its beginning.
+fn shown_path(path: &str) -> String {
+    let skip = path.chars().count().saturating_sub(120);
+    let tail: String = path.chars().skip(skip).flat_map(|c| c.escape_debug()).collect();
+    if skip == 0 { tail } else { format!("…{tail}") }
+}
+
+#[cold]
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    let name = shown_path(&path.display().to_string());
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+            let folder = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let candidates = near_names(gguf_files(folder), path);
+            Error::new(
+                ErrorKind::ModelNotFound { candidates: candidates.clone() },
+                format!("There is no file `{name}`."),
+                choose(&candidates, "Check the path, or give a hub id such as `owner/name`."),
+            )
+        }
+        io::ErrorKind::PermissionDenied => Error::new(
+            ErrorKind::ModelRead,
+            format!("This user may not read the file `{name}`."),
+            "Change the file's permissions, or run as a user who may read it.",
+        ),
+        _ => Error::new(
+            ErrorKind::ModelRead,
+            format!("The file `{name}` could not be read: {error}."),
+            "Check the disk and the path, then try again.",
+        ),
+    }
+}
+
+#[cold]
+fn is_folder(path: &Path) -> Error {
+    let mut candidates = gguf_files(path);
+    candidates.truncate(MAX_CANDIDATES);
+    Error::new(
+        ErrorKind::ModelNotFound { candidates: candidates.clone() },
+        format!("`{}` is a folder, not a model file.", shown_path(&path.display().to_string())),
+        choose(&candidates, "Give the path of a .gguf file."),
+    )
+}
+
+fn choose(candidates: &[String], otherwise: &str) -> String {
+    if candidates.is_empty() {
+        return otherwise.to_owned();
+    }
+    let names: Vec<String> = candidates.iter().map(|name| format!("`{}`", shown(name))).collect();
+    format!("Files near it: {}.", names.join(", "))
+}
+
+/// The names of the .gguf files in a folder, sorted; none when it cannot be read.
+fn gguf_files(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .take(MAX_ENTRIES)
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.to_ascii_lowercase().ends_with(".gguf"))
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// The names most like that of `path`, by the letter pairs that they share.
+fn near_names(mut names: Vec<String>, path: &Path) -> Vec<String> {
+    let asked = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let pairs = |text: &str| -> Vec<(char, char)> { text.chars().zip(text.chars().skip(1)).collect() };
+    let wanted = pairs(&asked);
+    names.sort_by_cached_key(|name| {
+        let own = pairs(&name.to_lowercase());
+        std::cmp::Reverse(wanted.iter().filter(|pair| own.contains(pair)).count())
+    });
+    names.truncate(MAX_CANDIDATES);
+    names
+}

@@ -1,0 +1,291 @@
+//! What a checked header promises: the model's numbers, each in its range, and every tensor where it should be.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashSet;
+
+use super::dtype::GgmlType;
+use super::header::Header;
+use super::keys::Keys;
+use super::metadata::{Metadata, shown};
+use super::rope::{RopePlan, read_rope};
+use super::shapes::check_shapes;
+use super::tensor::{TensorInfo, bad_tensor};
+use super::vocabulary::MAX_VOCABULARY;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The families of models that this crate runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Architecture {
+    /// Phi-3, 3.5 and 4: q, k, v in one tensor; gate and up in one.
+    Phi3,
+    /// Llama and the "llamafied" Phi files: one tensor each, rows of q and k permuted for interleaved rope.
+    Llama,
+}
+
+impl Architecture {
+    /// The name in `general.architecture`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Phi3 => "phi3",
+            Self::Llama => "llama",
+        }
+    }
+}
+
+/// A model that its header describes fully and without contradiction. Nothing here is a promise that a backend can run
+/// it: that is for the backend to judge, from these numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelPlan {
+    /// The family.
+    pub architecture: Architecture,
+    /// `general.name`.
+    pub name: Option<String>,
+    /// Number of layers, 1 to 256.
+    pub n_layer: usize,
+    /// Length of the vector that flows between layers.
+    pub n_embd: usize,
+    /// Query heads, 1 to 1024.
+    pub n_head: usize,
+    /// Key and value heads; divides `n_head`.
+    pub n_head_kv: usize,
+    /// Elements of a head: even, 8 to 512. Not always `n_embd / n_head`.
+    pub head_dim: usize,
+    /// Length of the feed-forward layer's inner vector.
+    pub n_ff: usize,
+    /// Tokens that the model was trained for.
+    pub context_length: usize,
+    /// Rows of `token_embd.weight`: at least the number of tokens.
+    pub vocab_size: usize,
+    /// The epsilon of the norms: 0 < epsilon <= 0.01.
+    pub rms_eps: f32,
+    /// The rotation.
+    pub rope: RopePlan,
+    /// Tokens that one token sees, itself included in llama.cpp's count; `None` for all.
+    pub sliding_window: Option<usize>,
+    /// Whether the embedding serves as output matrix too (there is no `output.weight`).
+    pub tied_embeddings: bool,
+    /// Whether any used tensor is a bias.
+    pub biases: bool,
+    /// Experts of a mixture; 0 for a plain model. The tensors of experts are among `extra_tensors`, unchecked.
+    pub n_expert: usize,
+    /// Elements of all used tensors.
+    pub parameters: u64,
+    /// Bytes of all used tensors in the file.
+    pub weight_bytes: u64,
+    /// Type, number of tensors and bytes, the most bytes first.
+    pub type_mix: Vec<(GgmlType, usize, u64)>,
+    /// Tensors that no part of this architecture uses; they are never read.
+    pub extra_tensors: Vec<String>,
+}
+
+/// The numbers that shapes are made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dims {
+    pub(super) n_layer: usize,
+    pub(super) n_embd: u64,
+    pub(super) n_head: u64,
+    pub(super) n_head_kv: u64,
+    pub(super) head_dim: u64,
+    pub(super) n_ff: u64,
+    pub(super) vocab_size: u64,
+    pub(super) rope_dim: u64,
+    pub(super) n_expert: usize,
+}
+
+impl ModelPlan {
+    /// Checks the model that `header` describes.
+    ///
+    /// # Errors
+    /// `UnsupportedModel` for another architecture, a split file, an adapter, a type of weights that Candle does not read
+    /// or an unknown rope scaling; `CorruptModel` for a value out of range, a missing key or tensor, or parts that
+    /// contradict each other.
+    pub fn from_header(header: &Header) -> Result<Self> {
+        let metadata = &header.metadata;
+        let architecture = read_architecture(metadata)?;
+        let keys = Keys::new(metadata, architecture.name());
+        let n_layer = keys.required("block_count", 1..=256)?;
+        let n_embd = keys.required("embedding_length", 8..=1 << 20)?;
+        let n_head = keys.required("attention.head_count", 1..=1024)?;
+        let n_head_kv = keys.count_or("attention.head_count_kv", 1..=1024, n_head)?;
+        let n_ff = keys.required("feed_forward_length", 1..=1 << 20)?;
+        let context_length = keys.required("context_length", 1..=1 << 20)?;
+        let n_expert = keys.count_or("expert_count", 0..=1024, 0)?;
+        let sliding_window =
+            keys.count("attention.sliding_window", 0..=1 << 31)?.filter(|&window| window > 0);
+        let rms_eps = keys
+            .float("attention.layer_norm_rms_epsilon", f64::MIN_POSITIVE..=1e-2)?
+            .ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))? as f32;
+        if !(rms_eps > 0.0) {
+            return Err(keys.bad("attention.layer_norm_rms_epsilon", "is too small for an f32."));
+        }
+        if n_head % n_head_kv != 0 {
+            let what = format!("is {n_head_kv}, which does not divide attention.head_count, {n_head}.");
+            return Err(keys.bad("attention.head_count_kv", what));
+        }
+        let head_dim = read_head_dim(&keys, n_embd, n_head)?;
+        let rope = read_rope(header, &keys, head_dim, context_length)?;
+        let vocab_size = read_vocab_size(header, &keys)?;
+
+        let dims = Dims {
+            n_layer,
+            n_embd: n_embd as u64,
+            n_head: n_head as u64,
+            n_head_kv: n_head_kv as u64,
+            head_dim: head_dim as u64,
+            n_ff: n_ff as u64,
+            vocab_size: vocab_size as u64,
+            rope_dim: rope.dimension_count as u64,
+            n_expert,
+        };
+        let found = check_shapes(header, architecture, &dims)?;
+        let extra_tensors = extra_tensors(header, &found.used, &keys, n_layer)?;
+        Ok(Self {
+            architecture,
+            name: metadata.str("general.name")?.map(shown),
+            n_layer,
+            n_embd,
+            n_head,
+            n_head_kv,
+            head_dim,
+            n_ff,
+            context_length,
+            vocab_size,
+            rms_eps,
+            rope,
+            sliding_window,
+            tied_embeddings: found.tied,
+            biases: found.biases,
+            n_expert,
+            parameters: found.used.iter().map(|tensor| tensor.elements()).sum(),
+            weight_bytes: found.used.iter().map(|tensor| tensor.n_bytes).sum(),
+            type_mix: type_mix(&found.used),
+            extra_tensors,
+        })
+    }
+}
+
+fn read_architecture(metadata: &Metadata) -> Result<Architecture> {
+    const KEY: &str = "general.architecture";
+    let name = metadata.str(KEY)?.ok_or_else(|| metadata.bad_value(KEY, "is absent; a model needs it."))?;
+    let unsupported = |message: String, hint: &str| {
+        let kind = ErrorKind::UnsupportedModel { arch: Some(shown(name)), tensor: None, quant: None };
+        Error::new(kind, message, hint)
+    };
+    let architecture = match name {
+        "phi3" => Architecture::Phi3,
+        "llama" => Architecture::Llama,
+        _ => {
+            return Err(unsupported(
+                format!("The file's architecture is `{}`; this build runs `phi3` and `llama`.", shown(name)),
+                "Choose a GGUF file of Phi-3, Phi-3.5 or Phi-4, or one converted to the llama architecture.",
+            ));
+        }
+    };
+    if let Some(kind) = metadata.str("general.type")?
+        && kind != "model"
+    {
+        return Err(unsupported(
+            format!("The file is of the type `{}`, not a whole model.", shown(kind)),
+            "Choose the model's own file.",
+        ));
+    }
+    if let Some(parts) = metadata.u64("split.count")?
+        && parts > 1
+    {
+        return Err(unsupported(
+            format!("The file is one of {parts} parts of a model."),
+            "Join the parts with llama.cpp's `llama-gguf-split --merge`, or choose a file in one piece.",
+        ));
+    }
+    Ok(architecture)
+}
+
+fn read_head_dim(keys: &Keys<'_>, n_embd: usize, n_head: usize) -> Result<usize> {
+    let key_length = keys.count("attention.key_length", 8..=512)?;
+    let value_length = keys.count("attention.value_length", 8..=512)?;
+    if let (Some(key), Some(value)) = (key_length, value_length)
+        && key != value
+    {
+        let what = format!("is {value}, and attention.key_length is {key}; they should be equal.");
+        return Err(keys.bad("attention.value_length", what));
+    }
+    let head_dim = match key_length.or(value_length) {
+        Some(length) => length,
+        None if n_embd % n_head == 0 => n_embd / n_head,
+        None => {
+            let what = format!("is {n_head}, which does not divide embedding_length, {n_embd}.");
+            return Err(keys.bad("attention.head_count", what));
+        }
+    };
+    if !(8..=512).contains(&head_dim) || head_dim % 2 != 0 {
+        let what = format!("makes heads of {head_dim} elements; they should be even and from 8 to 512.");
+        return Err(keys.bad("attention.head_count", what));
+    }
+    Ok(head_dim)
+}
+
+/// The rows of `token_embd.weight`, which must be enough for the vocabulary of the tokenizer.
+fn read_vocab_size(header: &Header, keys: &Keys<'_>) -> Result<usize> {
+    const EMBEDDING: &str = "token_embd.weight";
+    let tensor = header.tensor(EMBEDDING).ok_or_else(|| {
+        bad_tensor(EMBEDDING, None, format!("is absent; a `{}` model needs it.", keys.architecture()))
+    })?;
+    let rows = match tensor.shape.as_slice() {
+        &[_, rows] if (1..=MAX_VOCABULARY).contains(&rows) => rows,
+        _ => {
+            let what = format!(
+                "has the shape {}; it should have one row for each token, 1 to {MAX_VOCABULARY}.",
+                tensor.shape_text()
+            );
+            return Err(tensor.bad(what));
+        }
+    };
+    if let Some(tokens) = header.metadata.check_vocabulary()?
+        && tokens as u64 > rows
+    {
+        let what = format!("has {rows} rows, and `tokenizer.ggml.tokens` has {tokens} tokens.");
+        return Err(tensor.bad(what));
+    }
+    if let Some(size) = keys.count("vocab_size", 1..=MAX_VOCABULARY)?
+        && size as u64 > rows
+    {
+        return Err(keys.bad("vocab_size", format!("is {size}, and `{EMBEDDING}` has {rows} rows.")));
+    }
+    Ok(rows as usize)
+}
+
+/// The names of tensors that are not used. A layer beyond the last one contradicts `block_count`.
+fn extra_tensors(
+    header: &Header,
+    used: &[&TensorInfo],
+    keys: &Keys<'_>,
+    n_layer: usize,
+) -> Result<Vec<String>> {
+    let used: HashSet<&str> = used.iter().map(|tensor| tensor.name.as_str()).collect();
+    let mut extra = Vec::new();
+    for tensor in header.tensors.iter().filter(|tensor| !used.contains(tensor.name.as_str())) {
+        let layer = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next());
+        if layer.and_then(|layer| layer.parse::<u64>().ok()).is_some_and(|layer| layer >= n_layer as u64) {
+            let what = format!("is {n_layer}, and yet the file has the tensor `{}`.", shown(&tensor.name));
+            return Err(keys.bad("block_count", what));
+        }
+        extra.push(tensor.name.clone());
+    }
+    Ok(extra)
+}
+
+fn type_mix(used: &[&TensorInfo]) -> Vec<(GgmlType, usize, u64)> {
+    let mut mix: Vec<(GgmlType, usize, u64)> = Vec::new();
+    for tensor in used {
+        match mix.iter_mut().find(|(kind, ..)| *kind == tensor.kind) {
+            Some((_, count, bytes)) => {
+                *count += 1;
+                *bytes += tensor.n_bytes;
+            }
+            None => mix.push((tensor.kind, 1, tensor.n_bytes)),
+        }
+    }
+    mix.sort_by_key(|&(kind, _, bytes)| (std::cmp::Reverse(bytes), kind));
+    mix
+}
