@@ -5,10 +5,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::encoder::{MergeTable, Spelling, TextEncoder};
 use super::special::{AddedToken, TURN_CLOSERS, is_sentence_mark, looks_like_control};
 use super::vocabulary::{
-    Alphabet, MAX_TOKENS, Pieces, TokenKind, broken, byte_of, byte_to_char, id_at, unescape_bytes, unescape_spaces,
+    Alphabet, Pieces, TokenKind, broken, byte_of, byte_to_char, id_at, unescape_bytes, unescape_spaces,
 };
 use super::{KnownIds, Parts, presplit, spm};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::gguf::Metadata;
 
 /// Token types of `tokenizer.ggml.token_type` (llama.cpp's `llama_token_type`).
 const UNKNOWN: i32 = 2;
@@ -36,20 +37,48 @@ pub(crate) struct VocabularySource {
 }
 
 impl VocabularySource {
-    /// Checks the parts against each other and builds the tokenizer's parts.
+    /// Reads the `tokenizer.ggml.*` keys, which must agree with each other.
+    pub(crate) fn read(metadata: &Metadata) -> Result<Self> {
+        metadata.check_vocabulary()?;
+        let alphabet = match metadata.str("tokenizer.ggml.model")? {
+            Some("llama") => Alphabet::SentencePiece,
+            Some("gpt2") => Alphabet::ByteLevel,
+            other => return Err(unknown_model(other)),
+        };
+        let strings = |key| -> Result<Vec<Vec<u8>>> {
+            Ok(metadata.strings(key)?.map(|array| array.iter().map(<[u8]>::to_vec).collect()).unwrap_or_default())
+        };
+        let id = |name: &str| -> Result<Option<u32>> {
+            let id = metadata.u64(&format!("tokenizer.ggml.{name}_token_id"))?;
+            Ok(id.and_then(|id| u32::try_from(id).ok()))
+        };
+        let tokens = strings("tokenizer.ggml.tokens")?;
+        if tokens.is_empty() {
+            return Err(Error::corrupt("tokenizer.ggml.tokens", None, "The file has no vocabulary."));
+        }
+        Ok(Self {
+            alphabet,
+            tokens,
+            scores: metadata.f32s("tokenizer.ggml.scores")?.unwrap_or_default(),
+            types: metadata.i32s("tokenizer.ggml.token_type")?.unwrap_or_default(),
+            merges: strings("tokenizer.ggml.merges")?,
+            pre: metadata.str("tokenizer.ggml.pre")?.map(str::to_owned),
+            ids: KnownIds {
+                bos: id("bos")?,
+                eos: id("eos")?,
+                eot: id("eot")?,
+                eom: id("eom")?,
+                unk: id("unknown")?,
+                pad: id("padding")?,
+            },
+            add_bos: metadata.bool("tokenizer.ggml.add_bos_token")?,
+            add_space_prefix: metadata.bool("tokenizer.ggml.add_space_prefix")?,
+        })
+    }
+
+    /// Builds the tokenizer's parts.
     pub(crate) fn build(self) -> Result<Parts> {
-        let count = self.tokens.len();
-        if count == 0 || count > MAX_TOKENS {
-            return Err(Error::corrupt(
-                "tokenizer.ggml.tokens",
-                None,
-                format!("The vocabulary has {count} tokens; from 1 to {MAX_TOKENS} are supported."),
-            ));
-        }
-        if !self.types.is_empty() && self.types.len() != count {
-            return Err(wrong_length("tokenizer.ggml.token_type", self.types.len(), count));
-        }
-        let ids = self.ids.within(count);
+        let ids = self.ids;
         let kinds = self.kinds(&ids);
         let added = self.added(&kinds, &ids);
         let mut pieces = Pieces::default();
@@ -236,4 +265,14 @@ fn split_merge(merge: &[u8]) -> Result<(String, String)> {
 #[cold]
 fn wrong_length(key: &str, found: usize, tokens: usize) -> Error {
     Error::corrupt(key, None, format!("`{key}` has {found} entries for a vocabulary of {tokens} tokens."))
+}
+
+#[cold]
+fn unknown_model(name: Option<&str>) -> Error {
+    let name: String = name.unwrap_or("(none)").chars().take(64).collect();
+    Error::new(
+        ErrorKind::UnsupportedModel { arch: None, tensor: None, quant: None },
+        format!("The file's tokenizer (tokenizer.ggml.model) is `{name}`; known are `llama` and `gpt2`."),
+        "Give the model's own tokenizer.json as `tokenizer=`, or choose a Phi file.",
+    )
 }

@@ -20,6 +20,8 @@ mod tests;
 mod vocabulary;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::Path;
 
 use self::encoder::{TextEncoder, WordCache};
 pub(crate) use self::prompt::Guard;
@@ -28,7 +30,8 @@ use self::special::{AddedToken, Matcher};
 pub use self::stream::TokenStream;
 use self::stream::Progress;
 use self::vocabulary::{Pieces, TokenKind};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::gguf::{GgufFile, Metadata};
 
 /// Ids with a role, each as the file names it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,28 +45,6 @@ pub(crate) struct KnownIds {
 }
 
 impl KnownIds {
-    /// The ids that are tokens; others are dropped with a warning, because converters have written such and the files
-    /// work.
-    fn within(self, count: usize) -> Self {
-        let keep = |name: &str, id: Option<u32>| {
-            id.filter(|&id| {
-                let inside = usize::try_from(id).is_ok_and(|id| id < count);
-                if !inside {
-                    log::warn!("the file's {name} token is {id}, outside the vocabulary of {count}; it is ignored");
-                }
-                inside
-            })
-        };
-        Self {
-            bos: keep("begin-of-text", self.bos),
-            eos: keep("end-of-text", self.eos),
-            eot: keep("end-of-turn", self.eot),
-            eom: keep("end-of-message", self.eom),
-            unk: keep("unknown", self.unk),
-            pad: keep("padding", self.pad),
-        }
-    }
-
     fn all(&self) -> impl Iterator<Item = u32> {
         [self.bos, self.eos, self.eot, self.eom, self.unk, self.pad].into_iter().flatten()
     }
@@ -105,6 +86,40 @@ impl From<Parts> for Tokenizer {
 }
 
 impl Tokenizer {
+    /// A tokenizer from a GGUF file's metadata: `tokenizer.ggml.model` is `llama` (SentencePiece-style) or `gpt2`
+    /// (byte-level, cut as `tokenizer.ggml.pre` says).
+    ///
+    /// Errors: [`CorruptModel`](crate::ErrorKind::CorruptModel) names the key at fault,
+    /// [`UnsupportedModel`](crate::ErrorKind::UnsupportedModel) lists the known names, and
+    /// [`Tokenizer`](crate::ErrorKind::Tokenizer) is for a vocabulary that cannot spell text.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
+        gguf::VocabularySource::read(metadata)?.build().map(Self::from)
+    }
+
+    /// A tokenizer from a file: a `.gguf` model, or a `tokenizer.json`. The content decides, not the name.
+    ///
+    /// Errors: those of [`from_gguf`](Self::from_gguf) and [`from_json`](Self::from_json),
+    /// [`ModelNotFound`](crate::ErrorKind::ModelNotFound) and [`ModelRead`](crate::ErrorKind::ModelRead).
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let mut magic = [0; 4];
+        let json = std::fs::File::open(path).ok().filter(|file| file.metadata().is_ok_and(|data| data.is_file()));
+        match json.map(|mut file| (file.read_exact(&mut magic), file)) {
+            Some((Ok(()), mut file)) if &magic != b"GGUF" => {
+                let mut bytes = magic.to_vec();
+                file.by_ref().take(json::MAX_FILE).read_to_end(&mut bytes).map_err(|error| {
+                    Error::new(
+                        ErrorKind::ModelRead,
+                        format!("The tokenizer file could not be read: {error}."),
+                        "Check the disk and the path, then try again.",
+                    )
+                })?;
+                Self::from_json(&bytes)
+            }
+            // Missing files, folders and the like have their errors there.
+            _ => Self::from_gguf(&GgufFile::open(path)?.header().metadata),
+        }
+    }
+
     /// A tokenizer from the bytes of a `tokenizer.json`: byte pairs, SentencePiece-style or byte-level.
     ///
     /// Such a file names no end-of-text token, so these go by their well-known spellings.
