@@ -1,0 +1,43 @@
+//! Prompts, from the pairs that `phicandle.prompt` makes to the core's enum.
+
+use pyo3::prelude::*;
+
+use crate::chat::Message;
+use crate::engine::Prompt;
+use crate::error::{Error, Result};
+
+/// The second half of the pair.
+#[derive(FromPyObject)]
+pub(super) enum Content {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+/// The core's prompt for a form (`text`, `raw`, `turn`, `messages` or `ids`) and its content.
+///
+/// # Errors
+/// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for messages that are not messages.
+pub(super) fn prompt(form: &str, content: Content) -> Result<Prompt> {
+    match (form, content) {
+        ("text", Content::Text(text)) => Ok(Prompt::Text(text)),
+        ("raw", Content::Text(text)) => Ok(Prompt::Raw(text)),
+        ("turn", Content::Text(text)) => Ok(Prompt::Messages(vec![Message::user(text)])),
+        ("messages", Content::Text(json)) => messages(&json).map(Prompt::Messages),
+        ("ids", Content::Ids(ids)) => Ok(Prompt::Tokens(ids)),
+        (form, _) => Err(Error::internal(format!("The Python package sent a prompt of the form {form:?}."))),
+    }
+}
+
+/// Messages from their JSON.
+///
+/// # Errors
+/// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) when it is not a list of messages.
+pub(super) fn messages(json: &str) -> Result<Vec<Message>> {
+    serde_json::from_str(json).map_err(|error| {
+        Error::invalid(
+            "prompt",
+            format!("The messages cannot be used: {error}."),
+            "Pass a list of mappings with a str as \"role\" and a str as \"content\".",
+        )
+    })
+}
