@@ -116,7 +116,7 @@ impl ModelPlan {
         let rms_eps = keys
             .float("attention.layer_norm_rms_epsilon", f64::MIN_POSITIVE..=1e-2)?
             .ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))? as f32;
-        if !(rms_eps > 0.0) {
+        if rms_eps == 0.0 {
             return Err(keys.bad("attention.layer_norm_rms_epsilon", "is too small for an f32."));
         }
         if n_head % n_head_kv != 0 {
@@ -212,7 +212,7 @@ fn read_head_dim(keys: &Keys<'_>, n_embd: usize, n_head: usize) -> Result<usize>
     }
     let head_dim = match key_length.or(value_length) {
         Some(length) => length,
-        None if n_embd % n_head == 0 => n_embd / n_head,
+        None if n_embd.is_multiple_of(n_head) => n_embd / n_head,
         None => {
             let what = format!("is {n_head}, which does not divide embedding_length, {n_embd}.");
             return Err(keys.bad("attention.head_count", what));
