@@ -61,7 +61,7 @@ impl RawGenerator {
     fn tokenizer(&self, py: Python<'_>) -> PyResult<RawTokenizer> {
         gil::enter(py, || {
             let engine = self.engine(py)?;
-            Ok(RawTokenizer::new(engine.tokenizer().clone(), Some(engine.template().source().to_owned())))
+            Ok(RawTokenizer::new(engine.tokenizer().clone(), engine.template().source().to_owned()))
         })
     }
 

@@ -7,7 +7,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use pyo3::marker::Ungil;
 use pyo3::prelude::*;
 
 use super::error::raise;
@@ -29,7 +28,7 @@ pub(super) fn enter<T>(py: Python<'_>, body: impl FnOnce() -> PyResult<T>) -> Py
 }
 
 /// Runs `work`, which takes no longer than its input asks for, without the GIL.
-pub(super) fn free<T: Ungil>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Ungil) -> PyResult<T> {
+pub(super) fn free<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     py.detach(work).map_err(|error| raise(py, &error))
 }
 
@@ -38,9 +37,9 @@ pub(super) fn free<T: Ungil>(py: Python<'_>, work: impl FnOnce() -> Result<T> + 
 ///
 /// # Errors
 /// What a signal handler raises: `KeyboardInterrupt`, as a rule.
-pub(super) fn wait<T: Ungil>(
+pub(super) fn wait<T: Send>(
     py: Python<'_>,
-    mut look: impl FnMut(Duration) -> Option<T> + Ungil,
+    mut look: impl FnMut(Duration) -> Option<T> + Send,
 ) -> PyResult<T> {
     loop {
         if let Some(found) = py.detach(|| look(SLICE)) {

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pyo3::marker::Ungil;
 use pyo3::prelude::*;
 
 use super::error::raise;
@@ -28,7 +27,7 @@ enum News<T> {
 /// The error of `work`; what `callback` raises; `KeyboardInterrupt`. In the last two cases `work` is told to stop.
 pub(super) fn load<T, W>(py: Python<'_>, callback: Option<&Bound<'_, PyAny>>, work: W) -> PyResult<T>
 where
-    T: Ungil + Send + 'static,
+    T: Send + 'static,
     W: FnOnce(ProgressFn, CancelFn) -> Result<T> + Send + 'static,
 {
     log::connect(py)?;
@@ -58,7 +57,7 @@ pub(super) fn check_fork() -> Result<()> {
     }
 }
 
-fn start<T, W>(stopped: Arc<AtomicBool>, work: W) -> Result<Receiver<News<T>>>
+fn start<T, W>(stopped: Arc<AtomicBool>, work: W) -> Result<Mutex<Receiver<News<T>>>>
 where
     T: Send + 'static,
     W: FnOnce(ProgressFn, CancelFn) -> Result<T> + Send + 'static,
@@ -78,7 +77,7 @@ where
         .name("phicandle-load".to_owned())
         .spawn(run)
         .map_err(|error| Error::internal(format!("The thread that loads did not start: {error}.")))?;
-    Ok(news)
+    Ok(Mutex::new(news))
 }
 
 fn progress<T: Send + 'static>(sender: Sender<News<T>>) -> ProgressFn {
@@ -89,12 +88,11 @@ fn progress<T: Send + 'static>(sender: Sender<News<T>>) -> ProgressFn {
     })
 }
 
-fn listen<T: Ungil + Send>(
+fn listen<T: Send>(
     py: Python<'_>,
     callback: Option<&Bound<'_, PyAny>>,
-    news: &Receiver<News<T>>,
+    news: &Mutex<Receiver<News<T>>>,
 ) -> PyResult<Result<T>> {
-    let news = Mutex::new(news);
     loop {
         let next = gil::wait(py, |slice| {
             let news = news.lock().unwrap_or_else(PoisonError::into_inner);

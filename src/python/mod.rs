@@ -31,11 +31,20 @@ mod _phicandle {
     #[pymodule_export]
     use super::params::check_params;
     #[pymodule_export]
-    use super::stream::{CHUNK, END, LAST, PENDING, RawStream};
+    use super::stream::RawStream;
     #[pymodule_export]
     use super::tokenizer::RawTokenizer;
     #[pymodule_export]
     use super::waker::RawWaker;
+
+    #[pymodule_export]
+    const PENDING: u8 = super::stream::PENDING;
+    #[pymodule_export]
+    const CHUNK: u8 = super::stream::CHUNK;
+    #[pymodule_export]
+    const LAST: u8 = super::stream::LAST;
+    #[pymodule_export]
+    const END: u8 = super::stream::END;
 
     /// The version of the package, from `Cargo.toml`.
     #[pymodule_export]

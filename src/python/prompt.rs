@@ -1,6 +1,7 @@
 //! Prompts, from the pairs that `phicandle.prompt` makes to the core's enum.
 
 use pyo3::prelude::*;
+use serde_json::{Map, Value};
 
 use crate::chat::Message;
 use crate::engine::Prompt;
@@ -21,7 +22,7 @@ pub(super) fn prompt(form: &str, content: Content) -> Result<Prompt> {
     match (form, content) {
         ("text", Content::Text(text)) => Ok(Prompt::Text(text)),
         ("raw", Content::Text(text)) => Ok(Prompt::Raw(text)),
-        ("turn", Content::Text(text)) => Ok(Prompt::Messages(vec![Message::user(text)])),
+        ("turn", Content::Text(text)) => Ok(Prompt::Messages(vec![Message::new("user", text)])),
         ("messages", Content::Text(json)) => messages(&json).map(Prompt::Messages),
         ("ids", Content::Ids(ids)) => Ok(Prompt::Tokens(ids)),
         (form, _) => Err(Error::internal(format!("The Python package sent a prompt of the form {form:?}."))),
@@ -33,11 +34,23 @@ pub(super) fn prompt(form: &str, content: Content) -> Result<Prompt> {
 /// # Errors
 /// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) when it is not a list of messages.
 pub(super) fn messages(json: &str) -> Result<Vec<Message>> {
-    serde_json::from_str(json).map_err(|error| {
-        Error::invalid(
-            "prompt",
-            format!("The messages cannot be used: {error}."),
-            "Pass a list of mappings with a str as \"role\" and a str as \"content\".",
-        )
-    })
+    let messages: Vec<Map<String, Value>> =
+        serde_json::from_str(json).map_err(|error| unusable(&error.to_string()))?;
+    messages.into_iter().map(message).collect()
+}
+
+fn message(mut fields: Map<String, Value>) -> Result<Message> {
+    let mut text = |name: &str| match fields.shift_remove(name) {
+        Some(Value::String(text)) => Ok(text),
+        _ => Err(unusable(&format!("one has no text as {name}"))),
+    };
+    Ok(Message { role: text("role")?, content: text("content")?, extra: fields })
+}
+
+fn unusable(reason: &str) -> Error {
+    Error::invalid(
+        "prompt",
+        format!("The messages cannot be used: {reason}."),
+        "Pass a list of mappings with a str as \"role\" and a str as \"content\".",
+    )
 }

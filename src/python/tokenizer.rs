@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use super::error::raise;
 use super::{gil, log, prompt};
 use crate::chat::ChatTemplate;
 use crate::error::Result;
@@ -15,36 +14,33 @@ use crate::tokenizer::{RenderedPrompt, Tokenizer};
 /// The metadata key of the chat template.
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
-/// A tokenizer, and the source of the chat template that goes with it; `None` is Phi-3's.
+/// A tokenizer, and the source of the chat template that goes with it: Phi-3's where the file has none.
 #[pyclass(frozen, module = "phicandle._phicandle")]
 pub(super) struct RawTokenizer {
     tokenizer: Arc<Tokenizer>,
-    template: Option<String>,
+    template: String,
 }
 
 impl RawTokenizer {
-    pub(super) fn new(tokenizer: Arc<Tokenizer>, template: Option<String>) -> Self {
+    pub(super) fn new(tokenizer: Arc<Tokenizer>, template: String) -> Self {
         Self { tokenizer, template }
     }
 
     fn open(path: &PathBuf) -> Result<Self> {
+        let phi3 = || ChatTemplate::phi3().map(|template| template.source().to_owned());
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
             let file = GgufFile::open(path)?;
             let metadata = &file.header().metadata;
-            let template = metadata.str(CHAT_TEMPLATE)?.map(str::to_owned);
+            let template = metadata.str(CHAT_TEMPLATE)?.map_or_else(phi3, |source| Ok(source.to_owned()))?;
             return Ok(Self::new(Arc::new(Tokenizer::from_gguf(metadata)?), template));
         }
-        Ok(Self::new(Arc::new(Tokenizer::from_file(path)?), None))
+        Ok(Self::new(Arc::new(Tokenizer::from_file(path)?), phi3()?))
     }
 
+    /// Parsed for each use: a template that does not parse must not keep the vocabulary from being used.
     fn chat_template(&self) -> Result<ChatTemplate> {
         let text = |id: Option<u32>| id.and_then(|id| self.tokenizer.token_text(id)).unwrap_or_default();
-        match &self.template {
-            Some(source) => {
-                ChatTemplate::parse(source, &text(self.tokenizer.bos_id()), &text(self.tokenizer.eos_id()))
-            }
-            None => Ok(ChatTemplate::phi3()),
-        }
+        ChatTemplate::parse(&self.template, &text(self.tokenizer.bos_id()), &text(self.tokenizer.eos_id()))
     }
 
     fn render(&self, messages: &str, add_generation_prompt: bool) -> Result<RenderedPrompt> {
@@ -106,8 +102,7 @@ impl RawTokenizer {
 
     /// The tokens that end a turn.
     fn eos_ids(&self) -> Vec<u32> {
-        let source = self.template.clone().unwrap_or_else(|| ChatTemplate::phi3().source().to_owned());
-        self.tokenizer.end_of_turn_ids(Some(&source)).into_iter().collect()
+        self.tokenizer.end_of_turn_ids(Some(&self.template)).into_iter().collect()
     }
 
     /// The control tokens by spelling.
