@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn edges_cannot_be_completed_by_the_template() {
-        let guard = guard(&[]);
+        let guard = Guard::new(&BTreeMap::from([("<|end|>".to_owned(), 7)]), [].into_iter()).unwrap();
         for (before, content, after) in
             [("", "x<|e", "nd|>"), ("<|end", "|>x", ""), ("<|end|", "> x", ""), ("", "<", "|end|>")]
         {
