@@ -93,7 +93,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let grammar = Grammar::read(LINES, SPECIALS, &dictionary)?;
     let vocabulary = Vocabulary::build(&dictionary, &grammar, WORDINGS, SYLLABLES);
     let known = Subject::read(SUBJECTS);
-    let requests = Requests::read(WORDINGS, known.clone(), |subject| grammar.has_own_lines(subject), &dictionary);
+    let requests =
+        Requests::read(WORDINGS, known.clone(), |subject| grammar.has_own_lines(subject), &dictionary);
     let teacher = Teacher { grammar: &grammar, requests: &requests, vocabulary: &vocabulary };
     if options.inspect {
         return inspect(&dictionary, &teacher, &mut out);
@@ -140,10 +141,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Shows what the lessons are made of.
-fn inspect(dictionary: &Dictionary, teacher: &Teacher<'_>, out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
+fn inspect(
+    dictionary: &Dictionary,
+    teacher: &Teacher<'_>,
+    out: &mut dyn Write,
+) -> Result<(), Box<dyn Error>> {
     writeln!(out, "{} tokens", teacher.vocabulary.tokens().len())?;
     let show = |ids: &[u32]| {
-        let texts = ids.iter().map(|&id| teacher.vocabulary.tokens()[id as usize].text.replace('\u{2581}', "_"));
+        let texts =
+            ids.iter().map(|&id| teacher.vocabulary.tokens()[id as usize].text.replace('\u{2581}', "_"));
         texts.collect::<Vec<_>>().join("|")
     };
     let mut odd = 0;

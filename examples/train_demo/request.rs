@@ -186,7 +186,12 @@ impl<'a> Requests<'a> {
     }
 
     /// A subject as somebody would write it: with an article, in the plural, or bare. None if it has no known length.
-    pub(crate) fn worded(&self, subject: &Subject, adjective: Option<&str>, rng: &mut StdRng) -> Option<Topic> {
+    pub(crate) fn worded(
+        &self,
+        subject: &Subject,
+        adjective: Option<&str>,
+        rng: &mut StdRng,
+    ) -> Option<Topic> {
         let bare = &subject.words;
         let proper = bare.starts_with(|c: char| c.is_uppercase());
         let fixed = proper || bare.starts_with("the ") || bare.starts_with("my ") || bare.starts_with("a ");

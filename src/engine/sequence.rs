@@ -149,8 +149,13 @@ impl Sequence {
         Ok((full || long).then_some((FinishReason::Length, None)))
     }
 
+    /// Tokens sampled so far.
+    pub(super) fn completion_tokens(&self) -> usize {
+        self.generated.len()
+    }
+
     /// Sends what is left and the last event.
-    pub(super) fn finish(mut self, (reason, stop_reason): Ending, kv_bytes: u64) -> Usage {
+    pub(super) fn finish(mut self, (reason, stop_reason): Ending, kv_bytes: u64) {
         if !matches!(stop_reason, Some(StopReason::Text(_))) {
             let tail = self.text.finish();
             let mut passed = self.stop.push(&tail);
@@ -172,7 +177,6 @@ impl Sequence {
             metrics,
             seed: self.seed,
         }));
-        usage
     }
 
     /// Ends the sequence with a failure.

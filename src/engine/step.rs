@@ -2,22 +2,37 @@
 
 use super::scheduler::Scheduler;
 use super::sequence::{Ending, Sequence};
-use super::stats::Usage;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::model::{Forward, Logits};
 
-/// What one step changed, for the engine's statistics.
-#[derive(Debug, Default)]
+/// What one step changed.
+#[derive(Default)]
 pub(super) struct Progress {
+    /// Tokens of prompts computed.
     pub(super) prompt_tokens: u64,
-    pub(super) finished: u64,
-    pub(super) completion_tokens: u64,
+    /// Sequences that ended. Their readers are told by [`Ended::tell`], after the statistics are up to date.
+    pub(super) ended: Vec<Ended>,
 }
 
-impl Progress {
-    fn count(&mut self, usage: Usage) {
-        self.finished += 1;
-        self.completion_tokens += usage.completion_tokens as u64;
+/// A sequence that has left its slot, and why.
+pub(super) struct Ended {
+    sequence: Sequence,
+    ending: Result<Ending>,
+    kv_bytes: u64,
+}
+
+impl Ended {
+    /// Tokens that the sequence sampled.
+    pub(super) fn completion_tokens(&self) -> usize {
+        self.sequence.completion_tokens()
+    }
+
+    /// Sends the last event.
+    pub(super) fn tell(self) {
+        match self.ending {
+            Ok(ending) => self.sequence.finish(ending, self.kv_bytes),
+            Err(error) => self.sequence.fail(error),
+        }
     }
 }
 
@@ -32,7 +47,7 @@ pub(super) fn step(scheduler: &mut Scheduler, model: &mut dyn Forward, logits: &
     }
     if let Err(error) = model.forward(&batch, logits) {
         for run in &batch.runs {
-            fail(scheduler, model, run.slot, &error, &mut progress);
+            leave(scheduler, model, run.slot, Err(error.clone()), &mut progress);
         }
         return progress;
     }
@@ -52,8 +67,8 @@ pub(super) fn step(scheduler: &mut Scheduler, model: &mut dyn Forward, logits: &
         };
         match accepted {
             Ok(None) => {}
-            Ok(Some(ending)) => end(scheduler, model, run.slot, ending, &mut progress),
-            Err(error) => fail(scheduler, model, run.slot, &error, &mut progress),
+            Ok(Some(ending)) => leave(scheduler, model, run.slot, Ok(ending), &mut progress),
+            Err(error) => leave(scheduler, model, run.slot, Err(error), &mut progress),
         }
     }
     progress
@@ -62,46 +77,27 @@ pub(super) fn step(scheduler: &mut Scheduler, model: &mut dyn Forward, logits: &
 fn end_interrupted(scheduler: &mut Scheduler, model: &mut dyn Forward, progress: &mut Progress) {
     for sequence in scheduler.take_interrupted_waiting() {
         if let Some(ending) = sequence.interrupted() {
-            progress.count(sequence.finish(ending, 0));
+            progress.ended.push(Ended { sequence, ending: Ok(ending), kv_bytes: 0 });
         }
     }
     for slot in scheduler.active() {
         if let Some(ending) = scheduler.slot_mut(slot).and_then(|sequence| sequence.interrupted()) {
-            end(scheduler, model, slot, ending, progress);
+            leave(scheduler, model, slot, Ok(ending), progress);
         }
     }
 }
 
-fn end(
-    scheduler: &mut Scheduler,
-    model: &mut dyn Forward,
-    slot: usize,
-    ending: Ending,
-    progress: &mut Progress,
-) {
-    if let Some(sequence) = leave(scheduler, model, slot) {
-        let (sequence, kv_bytes) = sequence;
-        progress.count(sequence.finish(ending, kv_bytes));
-    }
-}
-
-fn fail(
-    scheduler: &mut Scheduler,
-    model: &mut dyn Forward,
-    slot: usize,
-    error: &Error,
-    progress: &mut Progress,
-) {
-    if let Some((sequence, _)) = leave(scheduler, model, slot) {
-        sequence.fail(error.clone());
-        progress.finished += 1;
-    }
-}
-
 /// Takes the sequence out of `slot` and frees its keys and values.
-fn leave(scheduler: &mut Scheduler, model: &mut dyn Forward, slot: usize) -> Option<(Sequence, u64)> {
-    let sequence = scheduler.take(slot)?;
-    let kv_bytes = model.kv_bytes(slot);
-    model.release(slot);
-    Some((sequence, kv_bytes))
+fn leave(
+    scheduler: &mut Scheduler,
+    model: &mut dyn Forward,
+    slot: usize,
+    ending: Result<Ending>,
+    progress: &mut Progress,
+) {
+    if let Some(sequence) = scheduler.take(slot) {
+        let kv_bytes = model.kv_bytes(slot);
+        model.release(slot);
+        progress.ended.push(Ended { sequence, ending, kv_bytes });
+    }
 }

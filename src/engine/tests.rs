@@ -221,7 +221,8 @@ fn an_answer_is_counted_and_cut_at_max_tokens() {
     assert_eq!(finish.seed, 1);
     assert_eq!(longest_run.load(Ordering::SeqCst), RUN, "a prompt enters in runs");
     let stats = engine.stats();
-    assert_eq!((stats.queued, stats.active), (0, 0));
+    assert_eq!((stats.active, stats.finished), (0, 1));
+    assert_eq!((stats.prompt_tokens, stats.completion_tokens, stats.kv_bytes), (6, 3, 0));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::scheduler::Scheduler;
 use super::sequence::Sequence;
 use super::stats::Stats;
-use super::step::{Progress, step};
+use super::step::{Ended, Progress, step};
 use crate::error::Error;
 use crate::model::{Forward, Logits};
 
@@ -40,7 +40,10 @@ pub(super) fn work(mut model: Box<dyn Forward>, requests: &Receiver<Sequence>, s
     while receive(&mut scheduler, requests, status) {
         let stepped = catch_unwind(AssertUnwindSafe(|| step(&mut scheduler, model.as_mut(), &mut logits)));
         match stepped {
-            Ok(progress) => record(&scheduler, model.as_ref(), &progress, status),
+            Ok(progress) => {
+                record(&scheduler, model.as_ref(), &progress, status);
+                progress.ended.into_iter().for_each(Ended::tell);
+            }
             Err(panic) => return abandon(&mut scheduler, requests, panic.as_ref(), status),
         }
     }
@@ -75,9 +78,10 @@ fn record(scheduler: &Scheduler, model: &dyn Forward, progress: &Progress, statu
     stats.queued = queued;
     stats.active = active;
     stats.kv_bytes = kv_bytes;
-    stats.finished += progress.finished;
+    stats.finished += progress.ended.len() as u64;
     stats.prompt_tokens += progress.prompt_tokens;
-    stats.completion_tokens += progress.completion_tokens;
+    stats.completion_tokens +=
+        progress.ended.iter().map(|ended| ended.completion_tokens() as u64).sum::<u64>();
 }
 
 /// After a panic nothing of the model can be trusted: everyone is told, and the engine takes no more.

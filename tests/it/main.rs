@@ -1,6 +1,8 @@
 //! Tests of the whole crate, in one binary.
 
 #[cfg(test)]
+mod cookbook;
+#[cfg(test)]
 mod hygiene;
 #[cfg(test)]
 mod layering;
