@@ -33,7 +33,8 @@ pub(crate) fn gguf(network: &Network, vocabulary: &Vocabulary) -> Result<Vec<u8>
     let metadata = metadata(network, vocabulary);
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (*key, value)).collect();
     let tensors = tensors(network)?;
-    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let tensors: Vec<(&str, &QTensor)> =
+        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let mut file = Cursor::new(Vec::new());
     gguf_file::write(&mut file, &metadata, &tensors)?;
     let mut bytes = file.into_inner();
@@ -69,7 +70,10 @@ fn metadata(network: &Network, vocabulary: &Vocabulary) -> Vec<(&'static str, Va
         ("tokenizer.ggml.pre", text("default")),
         ("tokenizer.ggml.tokens", Value::Array(tokens.iter().map(|token| text(&token.text)).collect())),
         ("tokenizer.ggml.scores", Value::Array(tokens.iter().map(|token| Value::F32(token.score)).collect())),
-        ("tokenizer.ggml.token_type", Value::Array(tokens.iter().map(|token| Value::I32(token.kind as i32)).collect())),
+        (
+            "tokenizer.ggml.token_type",
+            Value::Array(tokens.iter().map(|token| Value::I32(token.kind as i32)).collect()),
+        ),
         ("tokenizer.ggml.bos_token_id", Value::U32(vocabulary.control("<s>"))),
         ("tokenizer.ggml.eos_token_id", Value::U32(vocabulary.control("<|endoftext|>"))),
         ("tokenizer.ggml.unknown_token_id", Value::U32(vocabulary.control("<unk>"))),

@@ -64,7 +64,11 @@ impl Grammar {
             .values()
             .chain(self.specials.values())
             .flat_map(|pool| {
-                pool.lines.values().flatten().map(String::as_str).chain(pool.prefixes.iter().map(|(_, p)| p.as_str()))
+                pool.lines
+                    .values()
+                    .flatten()
+                    .map(String::as_str)
+                    .chain(pool.prefixes.iter().map(|(_, p)| p.as_str()))
             })
             .filter_map(|line| line.split(' ').next())
     }
@@ -170,8 +174,9 @@ fn read_pools(text: &str, dictionary: &Dictionary) -> Result<BTreeMap<String, Po
             continue;
         }
         let (mark, words) = line.split_once(' ').ok_or_else(|| format!("a line without words: {line}"))?;
-        let count =
-            dictionary.count(words).map_err(|word| format!("\"{word}\" of \"{words}\" is not in the dictionary"))?;
+        let count = dictionary
+            .count(words)
+            .map_err(|word| format!("\"{word}\" of \"{words}\" is not in the dictionary"))?;
         let pool = pools.entry(name.clone()).or_default();
         match mark {
             "p" => pool.prefixes.push((count, words.to_owned())),

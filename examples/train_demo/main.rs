@@ -4,6 +4,7 @@
 //! with `--report` it only reports on the file that is there.
 
 mod export;
+mod first_weights;
 mod grammar;
 mod lesson;
 mod network;
@@ -93,7 +94,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let grammar = Grammar::read(LINES, SPECIALS, &dictionary)?;
     let vocabulary = Vocabulary::build(&dictionary, &grammar, WORDINGS, SYLLABLES);
     let known = Subject::read(SUBJECTS);
-    let requests = Requests::read(WORDINGS, known.clone(), |subject| grammar.has_own_lines(subject), &dictionary);
+    let requests =
+        Requests::read(WORDINGS, known.clone(), |subject| grammar.has_own_lines(subject), &dictionary);
     let teacher = Teacher { grammar: &grammar, requests: &requests, vocabulary: &vocabulary };
     if options.inspect {
         return inspect(&dictionary, &teacher, &mut out);
@@ -108,6 +110,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             vocabulary: vocabulary.tokens().len(),
         };
         let network = Network::random(sizes, &mut rng)?;
+        first_weights::prepare_copying(&network)?;
         writeln!(out, "{} weights, {} tokens", network.parameters(), sizes.vocabulary)?;
         let schedule = Schedule { steps: options.steps, batch: options.batch, rate: options.rate };
         training::train(&network, &teacher, schedule, &mut rng, &mut out)?;
@@ -140,10 +143,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Shows what the lessons are made of.
-fn inspect(dictionary: &Dictionary, teacher: &Teacher<'_>, out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
+fn inspect(
+    dictionary: &Dictionary,
+    teacher: &Teacher<'_>,
+    out: &mut dyn Write,
+) -> Result<(), Box<dyn Error>> {
     writeln!(out, "{} tokens", teacher.vocabulary.tokens().len())?;
     let show = |ids: &[u32]| {
-        let texts = ids.iter().map(|&id| teacher.vocabulary.tokens()[id as usize].text.replace('\u{2581}', "_"));
+        let texts =
+            ids.iter().map(|&id| teacher.vocabulary.tokens()[id as usize].text.replace('\u{2581}', "_"));
         texts.collect::<Vec<_>>().join("|")
     };
     let mut odd = 0;
@@ -158,7 +166,7 @@ fn inspect(dictionary: &Dictionary, teacher: &Teacher<'_>, out: &mut dyn Write) 
     let mut rng = StdRng::seed_from_u64(1);
     let mut lengths = 0;
     for i in 0..200 {
-        let lesson = teacher.lesson(false, &mut rng);
+        let lesson = teacher.lesson(false, 0.0, &mut rng);
         lengths += lesson.tokens.len();
         if i < 40 {
             writeln!(out, "{}", show(&lesson.tokens).replace("<0x0A>", "/"))?;

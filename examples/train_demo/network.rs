@@ -72,7 +72,8 @@ impl Network {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let output = normal(rng, (width, vocabulary), 0.5 * into)?;
+        // The output starts as the embedding turned round: what attention copies then says itself.
+        let output = Var::from_tensor(&(embedding.as_tensor().t()?.contiguous()? * 0.1)?)?;
         Ok(Self { sizes, embedding, layers, output_norm: ones(width)?, output })
     }
 
@@ -81,7 +82,15 @@ impl Network {
         let mut vars = vec![self.embedding.clone(), self.output_norm.clone(), self.output.clone()];
         for l in &self.layers {
             for v in [
-                &l.attn_norm, &l.query, &l.key, &l.value, &l.attn_output, &l.ffn_norm, &l.gate, &l.up, &l.down,
+                &l.attn_norm,
+                &l.query,
+                &l.key,
+                &l.value,
+                &l.attn_output,
+                &l.ffn_norm,
+                &l.gate,
+                &l.up,
+                &l.down,
             ] {
                 vars.push(v.clone());
             }
@@ -113,7 +122,8 @@ impl Network {
             let mixed = mixed.transpose(1, 2)?.contiguous()?.reshape((batch * length, width))?;
             x = (x + mixed.matmul(layer.attn_output.as_tensor())?)?;
             let y = x.apply_op2(layer.ffn_norm.as_tensor(), RmsNorm)?;
-            let gated = y.matmul(layer.gate.as_tensor())?.apply_op2(&y.matmul(layer.up.as_tensor())?, Gated)?;
+            let gated =
+                y.matmul(layer.gate.as_tensor())?.apply_op2(&y.matmul(layer.up.as_tensor())?, Gated)?;
             x = (x + gated.matmul(layer.down.as_tensor())?)?;
         }
         let x = x.index_select(rows, 0)?.apply_op2(self.output_norm.as_tensor(), RmsNorm)?;

@@ -25,7 +25,13 @@ impl<F: Fn(&[f32], &[f32], usize, &mut [f32])> CustomOp2 for Backward<F> {
         "backward"
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (a, b) = (values(s1, l1)?, values(s2, l2)?);
         let mut out = vec![0f32; a.len()];
         (self.0)(a, b, last(l1), &mut out);
@@ -88,7 +94,13 @@ impl CustomOp2 for RmsNorm {
         "rms-norm"
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (x, weight, n) = (values(s1, l1)?, values(s2, l2)?, last(l1));
         let mut out = vec![0f32; x.len()];
         for (row, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
@@ -100,7 +112,13 @@ impl CustomOp2 for RmsNorm {
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }
 
-    fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let scaled = grad.broadcast_mul(weight)?;
         let to_x = |x: &[f32], g: &[f32], n: usize, out: &mut [f32]| {
             for ((x, g), out) in x.chunks_exact(n).zip(g.chunks_exact(n)).zip(out.chunks_exact_mut(n)) {
@@ -142,11 +160,23 @@ impl CustomOp2 for Gated {
         "gated"
     }
 
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         Backward(gated).cpu_fwd(s1, l1, s2, l2)
     }
 
-    fn bwd(&self, gate: &Tensor, up: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        gate: &Tensor,
+        up: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let slope = |gate: &[f32], g: &[f32], _: usize, out: &mut [f32]| {
             for ((out, gate), g) in out.iter_mut().zip(gate).zip(g) {
                 let s = sigmoid(*gate);

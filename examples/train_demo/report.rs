@@ -62,7 +62,8 @@ impl<'a> Examiner<'a> {
         let mut sampler = LogitsProcessor::new(seed, Some(TEMPERATURE), None);
         let (mut answer, mut next, mut position) = (Vec::new(), prompt.to_vec(), 0);
         while answer.len() < MAX_TOKENS {
-            let logits = self.model.forward(&Tensor::new(next.as_slice(), &Device::Cpu)?.unsqueeze(0)?, position)?;
+            let logits =
+                self.model.forward(&Tensor::new(next.as_slice(), &Device::Cpu)?.unsqueeze(0)?, position)?;
             position += next.len();
             let logits = logits.i(0)?.to_dtype(DType::F32)?;
             let recent = &answer[answer.len().saturating_sub(REPEAT_LAST_N)..];
@@ -87,11 +88,14 @@ impl<'a> Examiner<'a> {
     ) -> Result<()> {
         let mut rng = StdRng::seed_from_u64(575);
         let mut rows = Vec::new();
-        for (name, unseen) in [("subjects and wordings of the kind trained on", false), ("both kept out of training", true)] {
+        for (name, unseen) in
+            [("subjects and wordings of the kind trained on", false), ("both kept out of training", true)]
+        {
             writeln!(out, "\n# {name}")?;
             let mut score = Score::default();
             for seed in 0..count as u64 {
-                let subject = if unseen { held_out.subjects.choose(&mut rng) } else { known.choose(&mut rng) };
+                let subject =
+                    if unseen { held_out.subjects.choose(&mut rng) } else { known.choose(&mut rng) };
                 let topic = subject.and_then(|subject| requests.worded(subject, None, &mut rng));
                 let wording = if unseen {
                     held_out.wordings.choose(&mut rng).cloned().unwrap_or_default()

@@ -28,7 +28,8 @@ impl Dictionary {
         phrase
             .split_whitespace()
             .map(|word| {
-                let plain: String = word.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
+                let plain: String =
+                    word.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
                 let singular = plain.strip_suffix('s').and_then(|singular| self.words.get(singular));
                 self.words.get(&plain).or(singular).map(Vec::len).ok_or(plain)
             })

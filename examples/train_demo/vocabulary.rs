@@ -113,7 +113,11 @@ impl Vocabulary {
             special("<s>", Kind::Control),
             special("</s>", Kind::Control),
         ];
-        tokens.extend((0..=255).map(|byte| Token { text: format!("<0x{byte:02X}>"), score: 0.0, kind: Kind::Byte }));
+        tokens.extend((0..=255).map(|byte| Token {
+            text: format!("<0x{byte:02X}>"),
+            score: 0.0,
+            kind: Kind::Byte,
+        }));
         tokens.extend(pieces.into_iter().enumerate().map(|(rank, text)| Token {
             text,
             score: -1.0 - rank as f32,
@@ -127,6 +131,12 @@ impl Vocabulary {
     /// The tokens in the order of their ids.
     pub(crate) fn tokens(&self) -> &[Token] {
         &self.tokens
+    }
+
+    /// The ids of the pieces of text.
+    pub(crate) fn pieces(&self) -> std::ops::Range<u32> {
+        // <unk>, <s>, </s> and the bytes come first.
+        259..(self.tokens.len() - CONTROLS.len()) as u32
     }
 
     /// The id of a token by its exact text.
@@ -148,7 +158,8 @@ impl Vocabulary {
         let spaced = text.replace(' ', &SPACE.to_string());
         let spaced = if prefix { format!("{SPACE}{spaced}") } else { spaced };
         // No piece has a space inside, so words can be merged one by one.
-        let mut starts: Vec<usize> = spaced.match_indices(SPACE).map(|(at, _)| at).filter(|at| *at > 0).collect();
+        let mut starts: Vec<usize> =
+            spaced.match_indices(SPACE).map(|(at, _)| at).filter(|at| *at > 0).collect();
         starts.insert(0, 0);
         starts.push(spaced.len());
         starts.windows(2).flat_map(|ends| self.encode_word(&spaced[ends[0]..ends[1]])).collect()
@@ -187,7 +198,9 @@ impl Vocabulary {
         for token in ids.iter().filter_map(|&id| self.tokens.get(id as usize)) {
             match token.kind {
                 Kind::Normal => bytes.extend(token.text.replace(SPACE, " ").bytes()),
-                Kind::Byte => bytes.extend(token.text.get(3..5).and_then(|hex| u8::from_str_radix(hex, 16).ok())),
+                Kind::Byte => {
+                    bytes.extend(token.text.get(3..5).and_then(|hex| u8::from_str_radix(hex, 16).ok()))
+                }
                 Kind::Unknown | Kind::Control => {}
             }
         }
