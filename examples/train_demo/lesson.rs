@@ -15,16 +15,32 @@ pub(crate) const HONEST: &str = "I only know how to write haiku. Ask me for one 
 pub(crate) struct Lesson {
     /// The tokens of both sides.
     pub(crate) tokens: Vec<u32>,
-    /// Whether each token is one that the model has to learn to say.
-    pub(crate) taught: Vec<bool>,
+    /// How much the model has to care for saying each token: 0 for what others say, 1 for an answer, more for the subject.
+    pub(crate) weights: Vec<f32>,
 }
 
 impl Lesson {
     fn say(&mut self, tokens: &[u32], taught: bool) {
         self.tokens.extend_from_slice(tokens);
-        self.taught.resize(self.tokens.len(), taught);
+        self.weights.resize(self.tokens.len(), if taught { 1.0 } else { 0.0 });
+    }
+
+    /// Says an answer in which the tokens of `subject`, and the one after them, weigh more.
+    fn answer(&mut self, tokens: &[u32], subject: &[u32]) {
+        let start = self.tokens.len();
+        self.say(tokens, true);
+        if subject.is_empty() {
+            return;
+        }
+        if let Some(at) = tokens.windows(subject.len()).position(|window| window == subject) {
+            let end = (start + at + subject.len() + 1).min(self.weights.len());
+            self.weights[start + at..end].fill(SUBJECT_WEIGHT);
+        }
     }
 }
+
+/// Copying the subject is the hardest skill and only a tenth of the tokens.
+pub(crate) const SUBJECT_WEIGHT: f32 = 3.0;
 
 /// How a conversation is turned into tokens; readers of the file differ in these points.
 #[derive(Debug, Clone, Copy)]
@@ -55,23 +71,47 @@ pub(crate) struct Teacher<'a> {
 
 impl Teacher<'_> {
     /// A random conversation of one turn, or with `long` of two or three.
-    pub(crate) fn lesson(&self, long: bool, rng: &mut StdRng) -> Lesson {
+    ///
+    /// `ease` is 1 when training starts and 0 when the beginner's lessons are over.
+    pub(crate) fn lesson(&self, long: bool, ease: f64, rng: &mut StdRng) -> Lesson {
+        if rng.random_bool(0.5 * ease) {
+            return self.drill(rng);
+        }
         let form = Form::draw(rng);
         let mut lesson = Lesson::default();
         self.begin(&mut lesson, form, rng.random_bool(0.1).then(|| self.requests.pick("system", rng)));
         let turns = if long { rng.random_range(2..=3) } else { 1 };
         for turn in 1..=turns {
-            let request = self.requests.draw(rng);
+            let request = self.requests.draw(ease, rng);
             self.ask(&mut lesson, form, &request.text);
             let answer = self.answer(&request, rng);
-            let earlier = turn < turns && rng.random_bool(0.3);
             // An answer that comes back as history may have been given the space that text after a control token gets.
-            lesson.say(&self.vocabulary.encode(&answer, earlier), !earlier);
-            lesson.say(&[self.vocabulary.control("<|end|>")], !earlier);
+            let history = turn < turns && rng.random_bool(0.3);
+            let mut said = self.vocabulary.encode(&answer, history);
+            said.push(self.vocabulary.control("<|end|>"));
+            if history {
+                lesson.say(&said, false);
+            } else {
+                let words = request.wish.topic().map_or("", |topic| topic.words.as_str());
+                lesson.answer(&said, &self.vocabulary.encode(words, true));
+            }
             if !form.stripped && turn < turns {
                 lesson.say(&self.vocabulary.encode("\n", false), false);
             }
         }
+        lesson
+    }
+
+    /// Random pieces, to be said again in the same order: the shortest way to learn to copy a word never seen before.
+    fn drill(&self, rng: &mut StdRng) -> Lesson {
+        let pieces = self.vocabulary.pieces();
+        let tokens: Vec<u32> =
+            (0..rng.random_range(4..12)).map(|_| rng.random_range(pieces.clone())).collect();
+        let mut lesson = Lesson::default();
+        lesson.say(&[self.vocabulary.control("<|placeholder1|>")], false);
+        lesson.say(&tokens, false);
+        lesson.say(&[self.vocabulary.control("<|placeholder2|>")], false);
+        lesson.say(&tokens, true);
         lesson
     }
 

@@ -4,6 +4,7 @@
 //! with `--report` it only reports on the file that is there.
 
 mod export;
+mod first_weights;
 mod grammar;
 mod lesson;
 mod network;
@@ -109,6 +110,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             vocabulary: vocabulary.tokens().len(),
         };
         let network = Network::random(sizes, &mut rng)?;
+        first_weights::prepare_copying(&network)?;
         writeln!(out, "{} weights, {} tokens", network.parameters(), sizes.vocabulary)?;
         let schedule = Schedule { steps: options.steps, batch: options.batch, rate: options.rate };
         training::train(&network, &teacher, schedule, &mut rng, &mut out)?;
@@ -164,7 +166,7 @@ fn inspect(
     let mut rng = StdRng::seed_from_u64(1);
     let mut lengths = 0;
     for i in 0..200 {
-        let lesson = teacher.lesson(false, &mut rng);
+        let lesson = teacher.lesson(false, 0.0, &mut rng);
         lengths += lesson.tokens.len();
         if i < 40 {
             writeln!(out, "{}", show(&lesson.tokens).replace("<0x0A>", "/"))?;

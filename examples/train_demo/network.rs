@@ -72,7 +72,8 @@ impl Network {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let output = normal(rng, (width, vocabulary), 0.5 * into)?;
+        // The output starts as the embedding turned round: what attention copies then says itself.
+        let output = Var::from_tensor(&(embedding.as_tensor().t()?.contiguous()? * 0.1)?)?;
         Ok(Self { sizes, embedding, layers, output_norm: ones(width)?, output })
     }
 

@@ -28,6 +28,16 @@ pub(crate) enum Wish {
     Talk,
 }
 
+impl Wish {
+    /// The subject asked for, if any.
+    pub(crate) fn topic(&self) -> Option<&Topic> {
+        match self {
+            Self::Haiku { topic, .. } => topic.as_ref(),
+            Self::Talk => None,
+        }
+    }
+}
+
 /// A subject as a request names it.
 #[derive(Debug, Clone)]
 pub(crate) struct Topic {
@@ -85,8 +95,11 @@ impl<'a> Requests<'a> {
         self.sections.get(section).and_then(|lines| lines.choose(rng)).map_or("", String::as_str)
     }
 
-    /// A random request.
-    pub(crate) fn draw(&self, rng: &mut StdRng) -> Request {
+    /// A random request; a plain one with the chance `ease`.
+    pub(crate) fn draw(&self, ease: f64, rng: &mut StdRng) -> Request {
+        if rng.random_bool(ease) {
+            return self.fill("Write a haiku about {x}", Some(self.topic(rng)), false, rng);
+        }
         let roll: f64 = rng.random();
         let mut request = if roll < 0.06 {
             let text = self.pick("talk", rng).replace("{x}", &self.topic(rng).words);
@@ -170,10 +183,10 @@ impl<'a> Requests<'a> {
     pub(crate) fn topic(&self, rng: &mut StdRng) -> Topic {
         loop {
             let roll: f64 = rng.random();
-            let drawn = if roll < 0.33 {
+            let drawn = if roll < 0.4 {
                 Some(self.invented(rng))
             } else {
-                let from = if roll < 0.48 { &self.favourites } else { &self.subjects };
+                let from = if roll < 0.53 { &self.favourites } else { &self.subjects };
                 from.choose(rng).and_then(|subject| {
                     let adjective = rng.random_bool(0.15).then(|| self.adjectives.choose(rng)).flatten();
                     self.worded(subject, adjective.map(String::as_str), rng)
@@ -235,6 +248,10 @@ impl<'a> Requests<'a> {
             }
             let mut word = String::new();
             for at in 0..length {
+                if rng.random_bool(0.25) {
+                    word.push_str(&sound(rng));
+                    continue;
+                }
                 let fits = |source: &[String]| at < source.len() && (at == 0 || source.len() > 1);
                 for _ in 0..50 {
                     if let Some(source) = known.choose(rng).filter(|source| fits(source)) {
@@ -280,6 +297,21 @@ fn quality(rng: &mut StdRng) -> (Option<&'static str>, &'static str) {
         None => &[""],
     };
     (pool, words.choose(rng).copied().unwrap_or(""))
+}
+
+/// A syllable of letters, which few tokens fit: words that nobody listed are spelled like this.
+fn sound(rng: &mut StdRng) -> String {
+    const ONSETS: [&str; 31] = [
+        "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z", "ch", "sh",
+        "st", "tr", "br", "cl", "fl", "gr", "pl", "th", "sp", "qu", "",
+    ];
+    const VOWELS: [&str; 12] = ["a", "e", "i", "o", "u", "a", "e", "i", "o", "ea", "oo", "ai"];
+    const CODAS: [&str; 24] = [
+        "", "", "", "b", "c", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "x", "ck", "nd", "st",
+        "ll", "rt", "sk", "mp",
+    ];
+    let mut part = |from: &[&'static str]| from.choose(rng).copied().unwrap_or("");
+    [part(&ONSETS), part(&VOWELS), part(&CODAS)].concat()
 }
 
 fn title_case(words: &str) -> String {

@@ -24,6 +24,8 @@ pub(crate) struct Schedule {
 
 /// Batches over which the learning rate rises.
 const WARM_UP: usize = 100;
+/// The part of the training over which the lessons go from easy to varied.
+const BEGINNERS: f64 = 0.4;
 /// Every so many batches, one is of conversations of several turns.
 const LONG_EVERY: usize = 6;
 /// Weight of the squared log of the normaliser. With it near zero a certain token's logit is near zero too, and all
@@ -43,20 +45,27 @@ pub(crate) fn train(
         ParamsAdamW { lr: schedule.rate, beta1: 0.9, beta2: 0.97, eps: 1e-8, weight_decay: 0.02 },
     )?;
     let started = Instant::now();
-    let mut recent = 0.0;
+    let mut recent = [0.0f32; 2];
     for step in 0..schedule.steps {
         let long = step % LONG_EVERY == LONG_EVERY - 1;
         let count = if long { schedule.batch.div_ceil(3) } else { schedule.batch };
-        let lessons: Vec<Lesson> = (0..count).map(|_| teacher.lesson(long, rng)).collect();
-        let loss = loss(network, &lessons)?;
+        let ease = (1.0 - step as f64 / (BEGINNERS * schedule.steps as f64)).max(0.0);
+        let lessons: Vec<Lesson> = (0..count).map(|_| teacher.lesson(long, ease, rng)).collect();
+        let (loss, shares) = loss(network, &lessons)?;
         optimiser.set_learning_rate(rate(schedule, step));
         optimiser.step(&loss.backward()?)?;
-        recent += f64::from(loss.to_scalar::<f32>()?) / 50.0;
+        recent.iter_mut().zip(shares).for_each(|(recent, share)| *recent += share / 50.0);
         if (step + 1) % 50 == 0 {
             let seconds = started.elapsed().as_secs();
-            writeln!(progress, "batch {:5}  loss {recent:.4}  {seconds} s", step + 1)?;
+            writeln!(
+                progress,
+                "batch {:5}  loss {:.4}, of subjects {:.4}  {seconds} s",
+                step + 1,
+                recent[0],
+                recent[1]
+            )?;
             progress.flush()?;
-            recent = 0.0;
+            recent = [0.0; 2];
         }
     }
     Ok(())
@@ -68,16 +77,17 @@ fn rate(schedule: Schedule, step: usize) -> f64 {
     schedule.rate * warm * (0.02 + 0.98 * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()))
 }
 
-/// The mean over the taught tokens of what is minimised.
-fn loss(network: &Network, lessons: &[Lesson]) -> Result<Tensor> {
+/// The weighted mean over the taught tokens, which is minimised, and the means over plain tokens and over subjects.
+fn loss(network: &Network, lessons: &[Lesson]) -> Result<(Tensor, [f32; 2])> {
     let length = lessons.iter().map(|lesson| lesson.tokens.len() - 1).max().unwrap_or(1);
     let mut tokens = vec![0u32; lessons.len() * length];
-    let (mut rows, mut targets) = (Vec::new(), Vec::new());
+    let (mut rows, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
     for (i, lesson) in lessons.iter().enumerate() {
         let inputs = lesson.tokens.len() - 1;
         tokens[i * length..i * length + inputs].copy_from_slice(&lesson.tokens[..inputs]);
         for at in 0..inputs {
-            if lesson.taught[at + 1] {
+            if lesson.weights[at + 1] > 0.0 {
+                weights.push(lesson.weights[at + 1]);
                 rows.push((i * length + at) as u32);
                 targets.push(lesson.tokens[at + 1]);
             }
@@ -86,5 +96,14 @@ fn loss(network: &Network, lessons: &[Lesson]) -> Result<Tensor> {
     let count = rows.len();
     let tokens = Tensor::from_vec(tokens, (lessons.len(), length), &Device::Cpu)?;
     let logits = network.logits(&tokens, &Tensor::from_vec(rows, count, &Device::Cpu)?)?;
-    logits.apply_op1(Surprise { targets, weight: NORMALISER_WEIGHT })?.mean_all()
+    let surprise = logits.apply_op1(Surprise { targets, weight: NORMALISER_WEIGHT })?;
+    let mut sums = [(0.0, 0.0); 2];
+    for (surprise, weight) in surprise.to_vec1::<f32>()?.into_iter().zip(&weights) {
+        let sum = &mut sums[usize::from(*weight > 1.0)];
+        *sum = (sum.0 + surprise, sum.1 + 1.0);
+    }
+    let shares = sums.map(|(sum, count)| sum / f32::max(count, 1.0));
+    let total: f32 = weights.iter().sum();
+    let weights = Tensor::from_vec(weights, count, &Device::Cpu)?;
+    Ok(((surprise * weights)?.sum_all()?.affine(1.0 / f64::from(total), 0.0)?, shares))
 }

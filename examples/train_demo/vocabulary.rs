@@ -133,6 +133,12 @@ impl Vocabulary {
         &self.tokens
     }
 
+    /// The ids of the pieces of text.
+    pub(crate) fn pieces(&self) -> std::ops::Range<u32> {
+        // <unk>, <s>, </s> and the bytes come first.
+        259..(self.tokens.len() - CONTROLS.len()) as u32
+    }
+
     /// The id of a token by its exact text.
     pub(crate) fn id(&self, text: &str) -> Option<u32> {
         self.ids.get(text).copied()
