@@ -194,13 +194,6 @@ impl fmt::Debug for Error {
     }
 }
 
-impl From<candle_core::Error> for Error {
-    /// Candle is called only with inputs that have been checked, so an error of its own is unexpected.
-    fn from(error: candle_core::Error) -> Self {
-        Self::internal(format!("Candle failed: {error}."))
-    }
-}
-
 fn clip(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
         text.truncate(end);

@@ -3,6 +3,7 @@
 //! The reference on CPU, and the way to CUDA and Metal. What these models leave out is refused in [`limits`].
 
 mod content;
+mod error;
 mod limits;
 mod plan;
 
