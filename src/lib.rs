@@ -1,6 +1,6 @@
 //! Microsoft's Phi models, from GGUF files, inside your process.
 //!
-//! Data goes down once and up once: prompt, template, tokens, request, batch, logits, token, text. `engine::Engine` is
+//! Data goes down once and up once: prompt, template, tokens, request, batch, logits, token, text. [`engine::Engine`] is
 //! the one object that every door (Python, the command, your program) shares:
 //!
 //! ```no_run

@@ -12,7 +12,7 @@ use crate::error::Result;
 
 use super::cache::{sync_folder, with_suffix};
 use super::faults::{self, Fault};
-use super::http::{Client, Reply, content_length, header, is_encoded, refusal};
+use super::http::{Client, Reply, content_length, header, is_encoded};
 use super::job::{Job, Meter};
 use super::names::Etag;
 use super::options::Settings;
@@ -64,8 +64,8 @@ pub(super) fn fetch(
             if partial.len.saturating_sub(before) >= HEADWAY {
                 tries.refresh();
             }
-            let connected = before > 0 || tries.made() > 0;
-            if let Err(fault) = tries.again(fault, connected) {
+            // The hub has just answered, so a connection that does not come about is worth another try.
+            if let Err(fault) = tries.again(fault, true) {
                 partial.keep();
                 return Err(fault.into_error(&wanted.what(), tries.made()));
             }
@@ -118,10 +118,7 @@ fn receive(client: &Client, job: &Job, wanted: &Wanted<'_>, partial: &mut Partia
             partial.restart()?;
             return Err(Fault::passing(&reply.url, "the server refused to go on where the last try ended"));
         }
-        _ => {
-            let refusal = refusal(reply.response.headers());
-            return Err(faults::of_status(&reply.url, status, &refusal, &wanted.what(), wanted.repo));
-        }
+        _ => return Err(reply.refused(&wanted.what(), wanted.repo)),
     }
     copy(job, wanted, partial, reply)
 }

@@ -96,7 +96,7 @@ fn times(tries: u32) -> String {
 
 /// Sorts a failure of the HTTP client.
 pub(super) fn of_transport(url: &str, error: ureq::Error) -> Fault {
-    use ureq::Timeout::{Connect, Resolve};
+    use ureq::Timeout::{Connect, RecvResponse, Resolve};
     let unreachable = match &error {
         ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
@@ -105,14 +105,21 @@ pub(super) fn of_transport(url: &str, error: ureq::Error) -> Fault {
         | ureq::Error::Tls(_)
         | ureq::Error::Rustls(_)
         | ureq::Error::Timeout(Connect | Resolve) => true,
-        ureq::Error::Io(error) => matches!(
+        // A failed lookup, a dead route and a refused port have many kinds; a connection that breaks has these few.
+        ureq::Error::Io(error) => !matches!(
             error.kind(),
-            io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable
-                | io::ErrorKind::NetworkDown
-                | io::ErrorKind::AddrNotAvailable
-                | io::ErrorKind::PermissionDenied
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::WouldBlock
+                | io::ErrorKind::Interrupted
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::NotConnected
+                | io::ErrorKind::WriteZero
+                | io::ErrorKind::Other
         ),
         _ => false,
     };
@@ -120,6 +127,7 @@ pub(super) fn of_transport(url: &str, error: ureq::Error) -> Fault {
         // Its text is the whole address, signature and all.
         ureq::Error::BadUri(_) => "the address is not valid".to_owned(),
         ureq::Error::Timeout(Connect | Resolve) => "no connection within the time allowed".to_owned(),
+        ureq::Error::Timeout(RecvResponse) => "the server was too slow to answer".to_owned(),
         ureq::Error::Timeout(_) => "the server fell silent".to_owned(),
         ureq::Error::HostNotFound => "no such host was found".to_owned(),
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -139,7 +147,15 @@ pub(super) struct Refusal {
 }
 
 /// Sorts an answer that is neither success nor redirect. `what` names the thing asked for and `repo` its repository.
-pub(super) fn of_status(url: &str, status: StatusCode, refusal: &Refusal, what: &str, repo: &str) -> Fault {
+/// `at_home`: the hub itself gave it, and not a storage behind it.
+pub(super) fn of_status(
+    url: &str,
+    status: StatusCode,
+    refusal: &Refusal,
+    at_home: bool,
+    what: &str,
+    repo: &str,
+) -> Fault {
     let url = redact(url);
     let number = status.as_u16();
     let said = if refusal.message.is_empty() {
@@ -147,6 +163,11 @@ pub(super) fn of_status(url: &str, status: StatusCode, refusal: &Refusal, what: 
     } else {
         format!(" (it says: {})", printable(&refusal.message))
     };
+    if !at_home && refusal.code.is_empty() && matches!(number, 400 | 401 | 403) {
+        // Signed links run out: the hub gives a new one when asked again.
+        let detail = format!("the storage behind the hub answered {number}{said}");
+        return Fault::Passing { url, status: Some(number), after: refusal.after, detail };
+    }
     match (number, refusal.code.as_str()) {
         (401 | 404, "RepoNotFound") => Fault::Final(no_repo(repo)),
         (404, "RevisionNotFound") => Fault::Final(Error::new(

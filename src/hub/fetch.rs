@@ -13,7 +13,7 @@ use super::cache::{RepoStore, Store};
 use super::choose::is_gguf;
 use super::download::{self, Wanted};
 use super::faults::{self, Fault};
-use super::http::{Client, refusal};
+use super::http::Client;
 use super::job::Job;
 use super::names::{Etag, is_commit, is_safe_file_name, nearest, percent_encode, printable};
 use super::options::Settings;
@@ -105,13 +105,7 @@ impl Remote {
         let reply = self.client.head(url)?;
         let status = reply.response.status();
         if !status.is_success() && !status.is_redirection() {
-            return Err(faults::of_status(
-                &reply.url,
-                status,
-                &refusal(reply.response.headers()),
-                what,
-                repo,
-            ));
+            return Err(reply.refused(what, repo));
         }
         let refuse = |found: &str| Fault::Final(faults::not_a_hub(url, found));
         let commit = reply.facts.commit.ok_or_else(|| refuse("it names no commit"))?;
@@ -177,13 +171,7 @@ impl Remote {
         let reply = self.client.get(url, None)?;
         let status = reply.response.status();
         if !status.is_success() {
-            return Err(faults::of_status(
-                &reply.url,
-                status,
-                &refusal(reply.response.headers()),
-                what,
-                repo,
-            ));
+            return Err(reply.refused(what, repo));
         }
         let mut text = Vec::new();
         let body = reply.response.into_body().into_reader();

@@ -61,6 +61,8 @@ pub(super) struct Reply {
     pub(super) url: String,
     pub(super) response: Response<Body>,
     pub(super) facts: Facts,
+    /// Whether the hub itself answered, and not a storage that it redirected to.
+    pub(super) at_home: bool,
 }
 
 /// Talks to one hub.
@@ -120,11 +122,11 @@ impl Client {
             let next = redirect_target(&url, &response)?;
             facts.note(&response, method, next.is_some());
             let Some(next) = next else {
-                return Ok(Reply { url, response, facts });
+                return Ok(Reply { url, response, facts, at_home });
             };
             let settled = facts.commit.is_some() && facts.etag.is_some();
             if *method == Method::HEAD && settled {
-                return Ok(Reply { url, response, facts });
+                return Ok(Reply { url, response, facts, at_home });
             }
             url = next;
         }
@@ -185,8 +187,16 @@ pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
     header(headers, CONTENT_ENCODING.as_str()).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"))
 }
 
+impl Reply {
+    /// Sorts an answer that is neither success nor redirect. `what` names the thing asked for, `repo` its repository.
+    pub(super) fn refused(&self, what: &str, repo: &str) -> Fault {
+        let refusal = refusal(self.response.headers());
+        faults::of_status(&self.url, self.response.status(), &refusal, self.at_home, what, repo)
+    }
+}
+
 /// What a refusing server says about it.
-pub(super) fn refusal(headers: &HeaderMap) -> Refusal {
+fn refusal(headers: &HeaderMap) -> Refusal {
     Refusal {
         code: header(headers, "x-error-code").unwrap_or_default().to_owned(),
         message: header(headers, "x-error-message").unwrap_or_default().to_owned(),

@@ -31,7 +31,7 @@ impl<'a> Tries<'a> {
     }
 
     /// After a failed try: waits for the next one, or gives the fault back when there is none.
-    /// `connected`: whether the hub was reached before, so that an unreachable one may come back.
+    /// `connected`: whether the hub was reached a moment ago, so that an unreachable one may come back.
     pub(super) fn again(&mut self, fault: Fault, connected: bool) -> Result<(), Fault> {
         self.made += 1;
         let asked = match &fault {
