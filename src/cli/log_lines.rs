@@ -1,8 +1,13 @@
 //! The library's log as lines on standard error.
 
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 
+use indicatif::ProgressBar;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// What is being drawn on standard error; log lines go above it.
+static SPINNER: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 struct Lines;
 
@@ -23,8 +28,14 @@ impl Log for Lines {
                 Level::Debug => "debug",
                 Level::Trace => "trace",
             };
-            // Nothing can be done about a log line that finds no reader.
-            let _ = writeln!(std::io::stderr(), "{label}: {}", record.args());
+            let write = || {
+                // Nothing can be done about a log line that finds no reader.
+                let _ = writeln!(std::io::stderr(), "{label}: {}", record.args());
+            };
+            match &*SPINNER.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(spinner) => spinner.suspend(write),
+                None => write(),
+            }
         }
     }
 
@@ -40,5 +51,23 @@ pub(super) fn install(quiet: bool, verbose: u8) {
             (false, 1) => LevelFilter::Info,
             (false, _) => LevelFilter::Debug,
         });
+    }
+}
+
+/// Draws `spinner` below the log until it is dropped.
+pub(super) struct Drawn;
+
+impl Drawn {
+    pub(super) fn new(spinner: ProgressBar) -> Self {
+        *SPINNER.lock().unwrap_or_else(PoisonError::into_inner) = Some(spinner);
+        Self
+    }
+}
+
+impl Drop for Drawn {
+    fn drop(&mut self) {
+        if let Some(spinner) = SPINNER.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            spinner.finish_and_clear();
+        }
     }
 }

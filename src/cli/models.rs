@@ -10,6 +10,7 @@ use super::Demo;
 use super::args::{EngineArgs, HubArgs};
 use super::console::Console;
 use super::failure::Failure;
+use super::log_lines::Drawn;
 use crate::engine::{Backend, Engine, LoadOptions, ModelSource};
 use crate::env::PHICANDLE_MODEL;
 use crate::error::{Error, ErrorKind};
@@ -153,18 +154,14 @@ fn read_template(path: &Path) -> Result<String, Error> {
 /// Loads the model, with a sign of life on a terminal.
 pub(super) fn load(args: &EngineArgs, demo: &Demo, console: &Console<'_>) -> Result<Engine, Failure> {
     let options = load_options(args, demo, console)?;
-    let spinner = (console.err_terminal && !console.quiet).then(|| {
+    let _drawn = (console.err_terminal && !console.quiet).then(|| {
         let spinner = ProgressBar::new_spinner();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             spinner.set_style(style);
         }
         spinner.set_message("loading the model");
         spinner.enable_steady_tick(Duration::from_millis(120));
-        spinner
+        Drawn::new(spinner)
     });
-    let engine = Engine::load(&options);
-    if let Some(spinner) = spinner {
-        spinner.finish_and_clear();
-    }
-    Ok(engine?)
+    Ok(Engine::load(&options)?)
 }

@@ -27,11 +27,12 @@ pub(super) fn size(bytes: u64) -> String {
 
 /// `count` with a suffix for thousands, millions, billions.
 pub(super) fn count(count: u64) -> String {
+    let value = count as f64;
     match count {
-        ..=9_999 => count.to_string(),
-        ..=999_999 => format!("{:.1} K", count as f64 / 1e3),
-        ..=999_999_999 => format!("{:.1} M", count as f64 / 1e6),
-        _ => format!("{:.2} B", count as f64 / 1e9),
+        0..10_000 => count.to_string(),
+        10_000..1_000_000 => format!("{:.1} K", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", value / 1e6),
+        _ => format!("{:.2} B", value / 1e9),
     }
 }
 
