@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import PROMPT
 from gguf_files import CONTROL_TOKENS, write_tiny
+from test_stream import idle
 
 import phicandle
 from phicandle import ClosedError, Completion, Generator, InvalidParameterError, MemoryPlan, SamplingParams
@@ -129,6 +130,7 @@ def test_estimate_agrees_with_the_loaded_plan(tiny: Generator, tiny_file: Path) 
 def test_stats_count(tiny_file: Path) -> None:
     with Generator(tiny_file) as generator:
         answer = generator.generate(PROMPT, max_tokens=7, ignore_eos=True)
+        assert idle(generator)
         stats = generator.stats
         assert stats.finished == 1
         assert stats.completion_tokens == 7

@@ -72,7 +72,8 @@ class PhicandleError(Exception):
 
 
 def _restore(cls: type[PhicandleError], args: tuple[Any, ...], state: dict[str, Any]) -> PhicandleError:
-    error = cls.__new__(cls)
+    # Not `cls.__new__(cls)`: which of its bases' that would be is not safe for a MemoryError.
+    error = cls("")
     error.args = args
     error.__dict__.update(state)
     return error

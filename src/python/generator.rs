@@ -37,6 +37,7 @@ impl RawGenerator {
     #[staticmethod]
     fn load(py: Python<'_>, options: Options, progress: Option<Bound<'_, PyAny>>) -> PyResult<Self> {
         gil::enter(py, || {
+            loader::check_fork().map_err(|error| raise(py, &error))?;
             let engine =
                 loader::load(py, progress.as_ref(), move |progress, cancel| options.load(progress, cancel))?;
             Ok(Self { engine: Some(engine), pid: std::process::id() })

@@ -48,5 +48,6 @@ mod _phicandle {
 
     /// The version of the package, from `Cargo.toml`.
     #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 }
