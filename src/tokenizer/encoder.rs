@@ -70,7 +70,10 @@ impl TextEncoder {
             [left, right, &joined].into_iter().all(|part| vocab.contains_key(part.as_str()))
         });
         if merges.len() < count {
-            log::warn!("{} of {count} merges name tokens that the vocabulary lacks; they are left out", count - merges.len());
+            log::warn!(
+                "{} of {count} merges name tokens that the vocabulary lacks; they are left out",
+                count - merges.len()
+            );
         }
         // No cache in the model: it is per thread and outlives the model.
         let mut builder = BPE::builder()
@@ -82,12 +85,20 @@ impl TextEncoder {
         if let Some(unknown) = unknown {
             builder = builder.unk_token(unknown);
         }
-        let model = builder.build().map_err(|error| broken(format!("The merges do not fit the vocabulary: {error}.")))?;
+        let model = builder
+            .build()
+            .map_err(|error| broken(format!("The merges do not fit the vocabulary: {error}.")))?;
         Ok(Self { model, spelling })
     }
 
     /// Appends the ids of `text`. `first`: whether it begins the prompt.
-    pub(crate) fn encode(&self, text: &str, first: bool, cache: &mut WordCache, ids: &mut Vec<u32>) -> Result<()> {
+    pub(crate) fn encode(
+        &self,
+        text: &str,
+        first: bool,
+        cache: &mut WordCache,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
         if text.is_empty() {
             return Ok(());
         }

@@ -46,7 +46,10 @@ impl VocabularySource {
             other => return Err(unknown_model(other)),
         };
         let strings = |key| -> Result<Vec<Vec<u8>>> {
-            Ok(metadata.strings(key)?.map(|array| array.iter().map(<[u8]>::to_vec).collect()).unwrap_or_default())
+            Ok(metadata
+                .strings(key)?
+                .map(|array| array.iter().map(<[u8]>::to_vec).collect())
+                .unwrap_or_default())
         };
         let id = |name: &str| -> Result<Option<u32>> {
             let id = metadata.u64(&format!("tokenizer.ggml.{name}_token_id"))?;
@@ -155,7 +158,8 @@ impl VocabularySource {
     fn turn_ends(&self, kinds: &[TokenKind], ids: &KnownIds) -> Result<BTreeSet<u32>> {
         let mut ends: BTreeSet<u32> = [ids.eos, ids.eot, ids.eom].into_iter().flatten().collect();
         for (index, (spelling, kind)) in self.tokens.iter().zip(kinds).enumerate() {
-            if *kind == TokenKind::Control && TURN_CLOSERS.iter().any(|closer| closer.as_bytes() == spelling) {
+            if *kind == TokenKind::Control && TURN_CLOSERS.iter().any(|closer| closer.as_bytes() == spelling)
+            {
                 ends.insert(id_at(index)?);
             }
         }
@@ -224,10 +228,13 @@ impl VocabularySource {
     ) -> Result<Parts> {
         let rule = presplit::named(self.pre.as_deref())?;
         let mut vocab = self.mergeable(kinds, |kind| kind == TokenKind::Normal);
-        let missing = (0..=255u8).filter(|&byte| !vocab.contains_key(byte_to_char(byte).to_string().as_str())).count();
+        let missing =
+            (0..=255u8).filter(|&byte| !vocab.contains_key(byte_to_char(byte).to_string().as_str())).count();
         let unknown = ids.unk.filter(|_| missing > 0).and_then(|id| Some((self.spelling(id)?, id)));
         if missing > 0 {
-            log::warn!("the vocabulary has no token for {missing} of the 256 bytes; characters with them are lost");
+            log::warn!(
+                "the vocabulary has no token for {missing} of the 256 bytes; characters with them are lost"
+            );
         }
         if let Some((spelling, id)) = &unknown {
             vocab.entry(spelling.clone()).or_insert(*id);
@@ -253,7 +260,11 @@ impl VocabularySource {
 /// The two parts of a merge, `left right`. The left part has at least one byte, which may itself be a space.
 fn split_merge(merge: &[u8]) -> Result<(String, String)> {
     let fault = || {
-        Error::corrupt("tokenizer.ggml.merges", None, "A merge is not two pieces of text with a space between them.")
+        Error::corrupt(
+            "tokenizer.ggml.merges",
+            None,
+            "A merge is not two pieces of text with a space between them.",
+        )
     };
     let merge = std::str::from_utf8(merge).map_err(|_| fault())?;
     let after_first = merge.chars().next().map_or(0, char::len_utf8);

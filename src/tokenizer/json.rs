@@ -74,7 +74,10 @@ enum Merge {
 /// Reads the file's bytes.
 pub(super) fn parse(bytes: &[u8]) -> Result<Parts> {
     if bytes.len() as u64 > MAX_FILE {
-        return Err(broken(format!("The tokenizer.json has {} bytes, over the limit of {MAX_FILE}.", bytes.len())));
+        return Err(broken(format!(
+            "The tokenizer.json has {} bytes, over the limit of {MAX_FILE}.",
+            bytes.len()
+        )));
     }
     let file: File = serde_json::from_slice(bytes).map_err(|error| {
         broken(format!(
@@ -94,7 +97,9 @@ impl File {
         }
         let affixes = [&model.continuing_subword_prefix, &model.end_of_word_suffix];
         if affixes.into_iter().flatten().any(|affix| !affix.is_empty()) {
-            return Err(broken("The tokenizer.json's model marks parts of words with affixes, which is not supported."));
+            return Err(broken(
+                "The tokenizer.json's model marks parts of words with affixes, which is not supported.",
+            ));
         }
         let decoder = Decoder::of(self.decoder.as_ref(), self.pre_tokenizer.as_ref())?;
         let added = self.added()?;
@@ -112,7 +117,8 @@ impl File {
             later: self.pre_tokenizer.map(never_first).as_ref().map(pre_tokenizer).transpose()?,
         };
         // Merging must not produce a control token out of plain text.
-        let control: BTreeSet<u32> = added.iter().filter(|token| token.control).map(|token| token.id).collect();
+        let control: BTreeSet<u32> =
+            added.iter().filter(|token| token.control).map(|token| token.id).collect();
         let unknown = self.model.unk_token.filter(|unknown| self.model.vocab.contains_key(unknown));
         let mut vocab = self.model.vocab;
         vocab.retain(|spelling, id| !control.contains(id) || Some(spelling) == unknown.as_ref());
@@ -175,8 +181,12 @@ impl File {
             }
             match (kind, alphabet) {
                 (TokenKind::Byte(byte), _) => pieces.push(kind, &[byte]),
-                (TokenKind::Normal, Alphabet::SentencePiece) => pieces.push(kind, &unescape_spaces(spelling.as_bytes())),
-                (TokenKind::Normal, Alphabet::ByteLevel) => pieces.push(kind, &unescape_bytes(spelling.as_bytes())),
+                (TokenKind::Normal, Alphabet::SentencePiece) => {
+                    pieces.push(kind, &unescape_spaces(spelling.as_bytes()))
+                }
+                (TokenKind::Normal, Alphabet::ByteLevel) => {
+                    pieces.push(kind, &unescape_bytes(spelling.as_bytes()))
+                }
                 _ => pieces.push(kind, spelling.as_bytes()),
             }
         }
@@ -186,9 +196,12 @@ impl File {
     /// The ids with a role. The file names none but the one its post-processor puts first, so the rest go by spelling.
     fn ids(&self, added: &[AddedToken]) -> Result<KnownIds> {
         let by_spelling = |names: &[&str]| {
-            names.iter().find_map(|name| added.iter().find(|token| token.spelling == *name).map(|token| token.id))
+            names
+                .iter()
+                .find_map(|name| added.iter().find(|token| token.spelling == *name).map(|token| token.id))
         };
-        let bos = self.first_special().or_else(|| by_spelling(&["<s>", "<|begin_of_text|>", "<|startoftext|>"]));
+        let bos =
+            self.first_special().or_else(|| by_spelling(&["<s>", "<|begin_of_text|>", "<|startoftext|>"]));
         Ok(KnownIds {
             bos,
             eos: by_spelling(&["<|endoftext|>", "<|end_of_text|>", "</s>", "<|im_end|>"]),
@@ -224,7 +237,8 @@ impl Decoder {
     fn of(decoder: Option<&Value>, pre_tokenizer: Option<&Value>) -> Result<Self> {
         let mut parts = Vec::new();
         flatten(decoder.or(pre_tokenizer), "decoders", &mut parts);
-        let kind = |name: &str| parts.iter().find(|part| part.get("type").and_then(Value::as_str) == Some(name));
+        let kind =
+            |name: &str| parts.iter().find(|part| part.get("type").and_then(Value::as_str) == Some(name));
         if kind("ByteLevel").is_some() {
             return Ok(Self { alphabet: Alphabet::ByteLevel, strips_space: false });
         }
@@ -234,7 +248,10 @@ impl Decoder {
             !(never || part.get("add_prefix_space").and_then(Value::as_bool) == Some(false))
         });
         if metaspace.is_some() || kind("Replace").is_some() || kind("ByteFallback").is_some() {
-            return Ok(Self { alphabet: Alphabet::SentencePiece, strips_space: strip || metaspace == Some(true) });
+            return Ok(Self {
+                alphabet: Alphabet::SentencePiece,
+                strips_space: strip || metaspace == Some(true),
+            });
         }
         Err(broken("The tokenizer.json has neither a ByteLevel nor a SentencePiece-style decoder."))
     }
@@ -249,17 +266,26 @@ fn flatten<'v>(part: Option<&'v Value>, list: &str, parts: &mut Vec<&'v Value>) 
     }
 }
 
-fn checked<T: serde::de::DeserializeOwned>(part: &Value, list: &str, known: &[&str], what: &str) -> Result<T> {
+fn checked<T: serde::de::DeserializeOwned>(
+    part: &Value,
+    list: &str,
+    known: &[&str],
+    what: &str,
+) -> Result<T> {
     let mut parts = Vec::new();
     flatten(Some(part), list, &mut parts);
     for part in parts {
         let kind = part.get("type").and_then(Value::as_str).unwrap_or("(none)");
         if !known.contains(&kind) {
             let kind: String = kind.chars().take(64).collect();
-            return Err(broken(format!("The tokenizer.json's {what} `{kind}` is not supported; known are {}.", known.join(", "))));
+            return Err(broken(format!(
+                "The tokenizer.json's {what} `{kind}` is not supported; known are {}.",
+                known.join(", ")
+            )));
         }
     }
-    serde_json::from_value(part.clone()).map_err(|_| broken(format!("The tokenizer.json's {what} has wrong fields.")))
+    serde_json::from_value(part.clone())
+        .map_err(|_| broken(format!("The tokenizer.json's {what} has wrong fields.")))
 }
 
 fn normalizer(part: &Value) -> Result<NormalizerWrapper> {
@@ -276,7 +302,8 @@ fn never_first(mut part: Value) -> Value {
         if let Some(Value::Array(inner)) = part.get_mut("pretokenizers") {
             inner.iter_mut().for_each(change);
         }
-        if let Some(scheme) = part.get_mut("prepend_scheme").filter(|scheme| scheme.as_str() == Some("first")) {
+        if let Some(scheme) = part.get_mut("prepend_scheme").filter(|scheme| scheme.as_str() == Some("first"))
+        {
             *scheme = Value::from("never");
         }
     }

@@ -27,8 +27,8 @@ use self::encoder::{TextEncoder, WordCache};
 pub(crate) use self::prompt::Guard;
 pub use self::prompt::RenderedPrompt;
 use self::special::{AddedToken, Matcher};
-pub use self::stream::TokenStream;
 use self::stream::Progress;
+pub use self::stream::TokenStream;
 use self::vocabulary::{Pieces, TokenKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gguf::{GgufFile, Metadata};
@@ -102,7 +102,8 @@ impl Tokenizer {
     /// [`ModelNotFound`](crate::ErrorKind::ModelNotFound) and [`ModelRead`](crate::ErrorKind::ModelRead).
     pub fn from_file(path: &Path) -> Result<Self> {
         let mut magic = [0; 4];
-        let json = std::fs::File::open(path).ok().filter(|file| file.metadata().is_ok_and(|data| data.is_file()));
+        let json =
+            std::fs::File::open(path).ok().filter(|file| file.metadata().is_ok_and(|data| data.is_file()));
         match json.map(|mut file| (file.read_exact(&mut magic), file)) {
             Some((Ok(()), mut file)) if &magic != b"GGUF" => {
                 let mut bytes = magic.to_vec();
@@ -171,7 +172,11 @@ impl Tokenizer {
         }
         if bos.unwrap_or(self.add_bos && self.ids.bos.is_some()) {
             let bos = self.ids.bos.ok_or_else(|| {
-                Error::invalid("bos", "This vocabulary has no begin-of-text token.", "Leave `bos` out or pass False.")
+                Error::invalid(
+                    "bos",
+                    "This vocabulary has no begin-of-text token.",
+                    "Leave `bos` out or pass False.",
+                )
             })?;
             if !(control && ids.first() == Some(&bos)) {
                 ids.insert(0, bos);
@@ -184,7 +189,12 @@ impl Tokenizer {
     fn unmarked(&self, text: &str, first: bool, cache: &mut WordCache, ids: &mut Vec<u32>) -> Result<()> {
         let mut from = 0;
         while let Some(found) = self.matcher.find(text, from, false) {
-            self.encoder.encode(text.get(from..found.start).unwrap_or_default(), first && from == 0, cache, ids)?;
+            self.encoder.encode(
+                text.get(from..found.start).unwrap_or_default(),
+                first && from == 0,
+                cache,
+                ids,
+            )?;
             ids.push(found.token.id);
             from = found.end;
         }
@@ -205,7 +215,13 @@ impl Tokenizer {
         Ok(text)
     }
 
-    fn decode_one(&self, id: u32, skip_special: bool, progress: &mut Progress, text: &mut String) -> Result<()> {
+    fn decode_one(
+        &self,
+        id: u32,
+        skip_special: bool,
+        progress: &mut Progress,
+        text: &mut String,
+    ) -> Result<()> {
         let (Some(kind), Some(bytes)) = (self.pieces.kind(id), self.pieces.bytes(id)) else {
             return Err(vocabulary::broken(format!(
                 "Token {id} is outside the vocabulary of {} tokens.",
@@ -281,7 +297,9 @@ impl Tokenizer {
     pub fn end_of_turn_ids(&self, template_source: Option<&str>) -> BTreeSet<u32> {
         let mut ids = self.turn_ends.clone();
         ids.extend(
-            template_source.into_iter().flat_map(|source| special::closers_in_template(source, &self.matcher)),
+            template_source
+                .into_iter()
+                .flat_map(|source| special::closers_in_template(source, &self.matcher)),
         );
         ids
     }

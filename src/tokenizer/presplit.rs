@@ -45,14 +45,14 @@ const RULES: [Rule; 6] = [
     },
     Rule { names: &["gpt-2", "gpt2", "phi-2"], patterns: &[GPT_2], whole_words: false, bos: false },
     Rule { names: &["smollm"], patterns: &[r"\p{N}", GPT_2], whole_words: false, bos: false },
-    Rule { names: &["dbrx", "gpt-4", "phi-4", "smaug-bpe"], patterns: &[GPT_4], whole_words: false, bos: false },
-    Rule { names: &["gpt-4o"], patterns: &[GPT_4O], whole_words: false, bos: false },
     Rule {
-        names: &["llama-bpe", "llama3", "llama-v3"],
+        names: &["dbrx", "gpt-4", "phi-4", "smaug-bpe"],
         patterns: &[GPT_4],
-        whole_words: true,
-        bos: true,
+        whole_words: false,
+        bos: false,
     },
+    Rule { names: &["gpt-4o"], patterns: &[GPT_4O], whole_words: false, bos: false },
+    Rule { names: &["llama-bpe", "llama3", "llama-v3"], patterns: &[GPT_4], whole_words: true, bos: true },
 ];
 
 /// What a name in `tokenizer.ggml.pre` stands for.
@@ -68,7 +68,9 @@ pub(crate) struct PreSplit {
 /// The rule called `name`; no name means `default`, as in llama.cpp.
 pub(crate) fn named(name: Option<&str>) -> Result<PreSplit> {
     if name.is_none() {
-        log::warn!("the file names no pre-tokenizer (tokenizer.ggml.pre); its text is cut by the rule `default`");
+        log::warn!(
+            "the file names no pre-tokenizer (tokenizer.ggml.pre); its text is cut by the rule `default`"
+        );
     }
     let name = name.unwrap_or("default");
     let rule = RULES.iter().find(|rule| rule.names.contains(&name)).ok_or_else(|| unknown(name))?;

@@ -74,9 +74,12 @@ impl Guard {
     /// template's text before or after it.
     pub(crate) fn protect(&self, text: &str, edges: bool) -> String {
         let mut breaks: Vec<usize> = Vec::new();
-        let after_first = |at: usize| at + text.get(at..).and_then(|t| t.chars().next()).map_or(0, char::len_utf8);
+        let after_first =
+            |at: usize| at + text.get(at..).and_then(|t| t.chars().next()).map_or(0, char::len_utf8);
         breaks.extend(
-            text.char_indices().filter(|&(at, _)| self.matcher.at(text, at, true).is_some()).map(|(at, _)| after_first(at)),
+            text.char_indices()
+                .filter(|&(at, _)| self.matcher.at(text, at, true).is_some())
+                .map(|(at, _)| after_first(at)),
         );
         for spelling in self.spellings.iter().filter(|_| edges && !text.is_empty()) {
             for (cut, _) in spelling.char_indices().skip(1) {
@@ -128,8 +131,10 @@ mod tests {
 
     #[test]
     fn edges_cannot_be_completed_by_the_template() {
-        let guard = guard(&[]);
-        for (before, content, after) in [("", "x<|e", "nd|>"), ("<|end", "|>x", ""), ("<|end|", "> x", ""), ("", "<", "|end|>")] {
+        let guard = Guard::new(&BTreeMap::from([("<|end|>".to_owned(), 7)]), [].into_iter()).unwrap();
+        for (before, content, after) in
+            [("", "x<|e", "nd|>"), ("<|end", "|>x", ""), ("<|end|", "> x", ""), ("", "<", "|end|>")]
+        {
             let rendered = format!("{before}{}{after}", guard.protect(content, true));
             assert_eq!(guard.matcher.find(&rendered, 0, true).map(|f| f.token.id), None, "{rendered:?}");
         }

@@ -96,7 +96,9 @@ impl Matcher {
 /// these as normal or user-defined text, and then a message could forge them.
 pub(crate) fn looks_like_control(spelling: &str) -> bool {
     let inner = spelling.strip_prefix("<|").and_then(|s| s.strip_suffix("|>"));
-    inner.is_some_and(|s| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-. ".contains(&b)))
+    inner.is_some_and(|s| {
+        !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-. ".contains(&b))
+    })
 }
 
 /// Whether a user-defined token is one of the sentence marks, which converters have written with either type.
@@ -136,8 +138,9 @@ pub(crate) fn closers_in_template(source: &str, matcher: &Matcher) -> Vec<u32> {
             // A filter name such as `trim` may follow a bar; other words begin another expression.
             if c.is_ascii_alphabetic() {
                 let rest = source.get(from..).unwrap_or_default();
-                let Some(known) =
-                    ["trim()", "trim", "strip()", "rstrip()", "lstrip()", "n"].iter().find(|w| rest.starts_with(**w))
+                let Some(known) = ["trim()", "trim", "strip()", "rstrip()", "lstrip()", "n"]
+                    .iter()
+                    .find(|w| rest.starts_with(**w))
                 else {
                     break;
                 };
@@ -160,7 +163,8 @@ mod tests {
 
     #[test]
     fn the_leftmost_then_longest_token_wins() {
-        let matcher = Matcher::new(vec![token("<|a|>", 1), token("<|a|>b", 2), token("a|>b", 3), token("x", 4)]);
+        let matcher =
+            Matcher::new(vec![token("<|a|>", 1), token("<|a|>b", 2), token("a|>b", 3), token("x", 4)]);
         let found = matcher.find("x <|a|>b", 0, true).unwrap();
         assert_eq!((found.start, found.end, found.token.id), (2, 8, 2));
         assert_eq!(matcher.find("x <|a|>b", 3, true).unwrap().token.id, 3);

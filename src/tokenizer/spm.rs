@@ -21,7 +21,9 @@ const MAX_BYTES: usize = 16 << 20;
 pub(crate) fn merges(tokens: &HashMap<String, u32>, scores: &[f32]) -> Result<Vec<(String, String)>> {
     let size: usize = tokens.keys().map(String::len).sum();
     if size > MAX_BYTES {
-        return Err(broken(format!("The vocabulary's text is {size} bytes long, over the limit of {MAX_BYTES}.")));
+        return Err(broken(format!(
+            "The vocabulary's text is {size} bytes long, over the limit of {MAX_BYTES}."
+        )));
     }
     struct Cut<'t> {
         score: f32,
@@ -39,7 +41,12 @@ pub(crate) fn merges(tokens: &HashMap<String, u32>, scores: &[f32]) -> Result<Ve
         for (place, (at, _)) in token.char_indices().enumerate().skip(1) {
             let (left, right) = token.split_at(at);
             if let (Some(&l), Some(&r)) = (tokens.get(left), tokens.get(right)) {
-                cuts.push(Cut { score, chars: (place, count - place), ids: (id, l, r), parts: (left, right) });
+                cuts.push(Cut {
+                    score,
+                    chars: (place, count - place),
+                    ids: (id, l, r),
+                    parts: (left, right),
+                });
             }
         }
     }
