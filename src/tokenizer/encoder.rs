@@ -24,13 +24,18 @@ pub(crate) enum Spelling {
     /// Spaces become `▁`; with `prefix`, one more goes first.
     SpaceMarks { prefix: bool },
     /// The text is split, then each byte becomes its GPT-2 character.
-    Bytes { split: PreTokenizerWrapper },
-    /// As a `tokenizer.json` says. `later` is for text that does not begin the prompt.
-    Pipeline {
-        normalizer: Option<NormalizerWrapper>,
-        first: Option<PreTokenizerWrapper>,
-        later: Option<PreTokenizerWrapper>,
-    },
+    Bytes { split: Box<PreTokenizerWrapper> },
+    /// As a `tokenizer.json` says.
+    Pipeline(Box<Pipeline>),
+}
+
+/// The stages before merging in a `tokenizer.json`.
+pub(crate) struct Pipeline {
+    pub(crate) normalizer: Option<NormalizerWrapper>,
+    /// For text that begins the prompt.
+    pub(crate) first: Option<PreTokenizerWrapper>,
+    /// For text that does not.
+    pub(crate) later: Option<PreTokenizerWrapper>,
 }
 
 /// The parts of a byte-pair model.
@@ -125,13 +130,13 @@ impl TextEncoder {
                 }
                 Ok(())
             }
-            Spelling::Pipeline { normalizer, first: at_start, later } => {
+            Spelling::Pipeline(stages) => {
                 let mut normalised = NormalizedString::from(text);
-                if let Some(normalizer) = normalizer {
+                if let Some(normalizer) = &stages.normalizer {
                     normalizer.normalize(&mut normalised).map_err(failed)?;
                 }
                 let mut words = PreTokenizedString::from(normalised);
-                if let Some(split) = if first { at_start } else { later } {
+                if let Some(split) = if first { &stages.first } else { &stages.later } {
                     split.pre_tokenize(&mut words).map_err(failed)?;
                 }
                 for (word, ..) in words.get_splits(OffsetReferential::Normalized, OffsetType::None) {
@@ -172,7 +177,7 @@ fn stretches(mut text: &str) -> impl Iterator<Item = &str> {
         if text.is_empty() {
             return None;
         }
-        let most = text.floor_char_boundary(MAX_STRETCH);
+        let most = (0..=MAX_STRETCH.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         let safe = |pair: &[u8]| matches!(pair, [letter, b' '] if letter.is_ascii_alphabetic());
         let last = || text.as_bytes().get(..most)?.windows(2).rposition(safe).map(|at| at + 1);
         let end = if text.len() > MAX_STRETCH { last().unwrap_or(most) } else { text.len() };
@@ -213,8 +218,8 @@ mod tests {
     #[test]
     fn long_runs_are_cut_to_their_end() {
         for name in ["default", "gpt-2", "smollm", "dbrx", "gpt-4o"] {
-            for unit in [" ", "a", "A", "1", "!", "\n", "\t ", "é"] {
-                let text = unit.repeat(1_200_000) + "x y z";
+            for unit in [" ", "A", "\n", "é"] {
+                let text = unit.repeat(1_100_000) + "x y z";
                 let words = words(name, &text);
                 assert_eq!(words.concat(), text);
                 assert_eq!(words[words.len() - 2..], [" y", " z"], "{name} {unit:?}");
