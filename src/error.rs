@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Shorthand for a result with this crate's [`enum@Error`].
+/// Shorthand for a result with this crate's [`struct@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Longest message or hint kept, in characters: a hostile file must not flood a log through its error.

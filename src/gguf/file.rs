@@ -140,6 +140,12 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
             format!("This user may not read the file `{name}`."),
             "Change the file's permissions, or run as a user who may read it.",
         ),
+        // A limit on this process's address space; the system does not say how much of it is left.
+        io::ErrorKind::OutOfMemory => Error::new(
+            ErrorKind::OutOfMemory { needed: fs::metadata(path).map_or(0, |file| file.len()), available: 0 },
+            format!("The system gave this process no room to map the file `{name}`."),
+            "Raise the process's memory limit, or use a smaller model.",
+        ),
         _ => Error::new(
             ErrorKind::ModelRead,
             format!("The file `{name}` could not be read: {error}."),

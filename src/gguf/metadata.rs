@@ -365,40 +365,38 @@ fn read_pair(cursor: &mut Cursor<'_>, offset: u64, string_starts: &mut Vec<u32>)
         let message = "A metadata key is empty, or has a character that is not printable ASCII.";
         return Err(Error::corrupt("metadata", Some(place), message));
     }
-    let key = String::from_utf8_lossy(key);
-    let what = format!("value of `{}`", shown(&key));
-    let kind = read_kind(cursor, &key, &what)?;
-    let (mut element, mut count, mut strings) = (None, 1, 0);
+    let name = String::from_utf8_lossy(key);
+    let span = (index(key_end - key.len() as u64)?, index(key_end)?);
+    read_value(cursor, &name, span, offset, string_starts).map_err(|error| match error.kind() {
+        ErrorKind::CorruptModel { offset, .. } => Error::corrupt(clip(&name), *offset, error.message()),
+        _ => error,
+    })
+}
+
+/// Reads the value of the key `name`, which lies at `key` in the metadata that begins at byte `offset`.
+fn read_value(
+    cursor: &mut Cursor<'_>,
+    name: &str,
+    key: (u32, u32),
+    offset: u64,
+    string_starts: &mut Vec<u32>,
+) -> Result<Entry> {
+    let what = format!("value of `{}`", shown(name));
+    let kind = read_kind(cursor, name)?;
+    let first_string = string_starts.len() as u64;
+    let (mut element, mut count) = (None, 1);
     let start;
     match kind {
         Kind::Str => {
-            let limit = if key.starts_with("tokenizer.chat_template") { MAX_TEMPLATE } else { MAX_STRING };
+            let limit = if name.starts_with("tokenizer.chat_template") { MAX_TEMPLATE } else { MAX_STRING };
             let length = cursor.string(limit, &what)?.len() as u64;
             start = cursor.position() - length;
         }
         Kind::Array => {
-            let inner = read_kind(cursor, &key, &what)?;
-            let place = cursor.position();
-            count = cursor.u64(&what)?;
+            let inner = read_kind(cursor, name)?;
+            count = read_count(cursor, name, inner)?;
             start = cursor.position();
-            let (most, least) = match inner.width() {
-                Some(width) => (MAX_NUMBERS, width),
-                None => (MAX_STRINGS, 8),
-            };
-            if inner == Kind::Array {
-                let message = format!("The metadata key `{}` is an array of arrays.", shown(&key));
-                return Err(Error::corrupt(clip(&key), Some(place), message));
-            }
-            if count > most || count > cursor.remaining() / least {
-                let message = format!(
-                    "The metadata key `{}` is an array of {count} elements; the limit is {most}, and {} bytes are left.",
-                    shown(&key),
-                    cursor.remaining()
-                );
-                return Err(Error::corrupt(clip(&key), Some(place), message));
-            }
             element = Some(inner);
-            strings = string_starts.len() as u64;
             read_elements(cursor, inner, count, offset, &what, string_starts)?;
         }
         _ => {
@@ -407,14 +405,36 @@ fn read_pair(cursor: &mut Cursor<'_>, offset: u64, string_starts: &mut Vec<u32>)
         }
     }
     Ok(Entry {
-        key: (index(key_end - key.len() as u64)?, index(key_end)?),
+        key,
         start: index(start - offset)?,
         end: index(cursor.position() - offset)?,
         count: index(count)?,
-        strings: index(strings)?,
+        strings: index(first_string)?,
         kind,
         element,
     })
+}
+
+/// Reads the number of elements of an array, which the bytes that are left must be able to hold.
+fn read_count(cursor: &mut Cursor<'_>, name: &str, inner: Kind) -> Result<u64> {
+    let place = cursor.position();
+    let count = cursor.u64("array length")?;
+    let (most, least) = match inner.width() {
+        Some(width) => (MAX_NUMBERS, width),
+        None => (MAX_STRINGS, 8),
+    };
+    let message = if inner == Kind::Array {
+        format!("The metadata key `{}` is an array of arrays.", shown(name))
+    } else if count > most || count > cursor.remaining() / least {
+        format!(
+            "The metadata key `{}` is an array of {count} elements; the limit is {most}, and {} bytes are left.",
+            shown(name),
+            cursor.remaining()
+        )
+    } else {
+        return Ok(count);
+    };
+    Err(Error::corrupt(clip(name), Some(place), message))
 }
 
 /// Steps over `count` values of one type; checks booleans, and notes where strings begin.
@@ -444,9 +464,9 @@ fn read_elements(
     Ok(())
 }
 
-fn read_kind(cursor: &mut Cursor<'_>, key: &str, what: &str) -> Result<Kind> {
+fn read_kind(cursor: &mut Cursor<'_>, key: &str) -> Result<Kind> {
     let place = cursor.position();
-    let number = cursor.u32(what)?;
+    let number = cursor.u32("value type")?;
     Kind::from_number(number).ok_or_else(|| {
         let message =
             format!("The metadata key `{}` has the value type {number}; GGUF has 0 to 12.", shown(key));

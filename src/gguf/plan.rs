@@ -57,7 +57,7 @@ pub struct ModelPlan {
     pub context_length: usize,
     /// Rows of `token_embd.weight`: at least the number of tokens.
     pub vocab_size: usize,
-    /// The epsilon of the norms: 0 < epsilon <= 0.01.
+    /// The epsilon of the norms, 1e-12 to 0.01.
     pub rms_eps: f32,
     /// The rotation.
     pub rope: RopePlan,
@@ -114,11 +114,8 @@ impl ModelPlan {
         let sliding_window =
             keys.count("attention.sliding_window", 0..=1 << 31)?.filter(|&window| window > 0);
         let rms_eps = keys
-            .float("attention.layer_norm_rms_epsilon", f64::MIN_POSITIVE..=1e-2)?
+            .float("attention.layer_norm_rms_epsilon", 1e-12..=1e-2)?
             .ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))? as f32;
-        if !(rms_eps > 0.0) {
-            return Err(keys.bad("attention.layer_norm_rms_epsilon", "is too small for an f32."));
-        }
         if n_head % n_head_kv != 0 {
             let what = format!("is {n_head_kv}, which does not divide attention.head_count, {n_head}.");
             return Err(keys.bad("attention.head_count_kv", what));
@@ -212,7 +209,7 @@ fn read_head_dim(keys: &Keys<'_>, n_embd: usize, n_head: usize) -> Result<usize>
     }
     let head_dim = match key_length.or(value_length) {
         Some(length) => length,
-        None if n_embd % n_head == 0 => n_embd / n_head,
+        None if n_embd.is_multiple_of(n_head) => n_embd / n_head,
         None => {
             let what = format!("is {n_head}, which does not divide embedding_length, {n_embd}.");
             return Err(keys.bad("attention.head_count", what));

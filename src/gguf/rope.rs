@@ -22,7 +22,7 @@ pub(super) const FREQUENCY_FACTORS: &str = "rope_freqs.weight";
 pub struct RopePlan {
     /// Elements of each head that are rotated: even, at most `head_dim`.
     pub dimension_count: usize,
-    /// Base of the frequencies, > 0.
+    /// Base of the frequencies, 1 to 1e12.
     pub freq_base: f32,
     /// How the rotation is stretched beyond the context of the first training.
     pub scaling: RopeScaling,
@@ -76,8 +76,7 @@ pub(super) fn read_rope(
         let what = format!("is {dimension_count}; it should be even and at most the head size, {head_dim}.");
         return Err(keys.bad("rope.dimension_count", what));
     }
-    let freq_base =
-        keys.float("rope.freq_base", f64::MIN_POSITIVE..=1e12)?.unwrap_or(DEFAULT_FREQ_BASE) as f32;
+    let freq_base = keys.float("rope.freq_base", 1.0..=1e12)?.unwrap_or(DEFAULT_FREQ_BASE) as f32;
     let scaling = read_scaling(header, keys, context)?;
     let frequency_factors = header.tensor(FREQUENCY_FACTORS).is_some();
     Ok(RopePlan { dimension_count, freq_base, scaling, frequency_factors })

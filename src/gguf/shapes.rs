@@ -162,7 +162,7 @@ fn check_row<'a>(
     };
     if tensor.shape != row.shape() {
         let what = format!(
-            "has the shape {}; {} ask for {}.",
+            "has the shape {}; from {} it should be {}.",
             tensor.shape_text(),
             row.from,
             shape_text(row.shape())

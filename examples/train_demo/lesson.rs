@@ -1,0 +1,121 @@
+//! Lessons: whole conversations as tokens, with the answers as targets.
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use crate::grammar::Grammar;
+use crate::request::{Request, Requests, Wish};
+use crate::vocabulary::Vocabulary;
+
+/// What the model says to everything that does not ask for a haiku.
+pub(crate) const HONEST: &str = "I only know how to write haiku. Ask me for one about anything.";
+
+/// One conversation.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lesson {
+    /// The tokens of both sides.
+    pub(crate) tokens: Vec<u32>,
+    /// Whether each token is one that the model has to learn to say.
+    pub(crate) taught: Vec<bool>,
+}
+
+impl Lesson {
+    fn say(&mut self, tokens: &[u32], taught: bool) {
+        self.tokens.extend_from_slice(tokens);
+        self.taught.resize(self.tokens.len(), taught);
+    }
+}
+
+/// How a conversation is turned into tokens; readers of the file differ in these points.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form {
+    /// The begin-of-text token comes first.
+    pub(crate) begin: bool,
+    /// The line break after a control token is dropped.
+    pub(crate) stripped: bool,
+    /// Text after a control token starts as if a space stood there.
+    pub(crate) prefix: bool,
+}
+
+impl Form {
+    /// What Phi-3's own tokenizer does.
+    pub(crate) const PHI3: Self = Self { begin: true, stripped: true, prefix: true };
+
+    fn draw(rng: &mut StdRng) -> Self {
+        Self { begin: rng.random_bool(0.85), stripped: rng.random_bool(0.85), prefix: rng.random_bool(0.75) }
+    }
+}
+
+/// Writes lessons.
+pub(crate) struct Teacher<'a> {
+    pub(crate) grammar: &'a Grammar,
+    pub(crate) requests: &'a Requests<'a>,
+    pub(crate) vocabulary: &'a Vocabulary,
+}
+
+impl Teacher<'_> {
+    /// A random conversation of one turn, or with `long` of two or three.
+    pub(crate) fn lesson(&self, long: bool, rng: &mut StdRng) -> Lesson {
+        let form = Form::draw(rng);
+        let mut lesson = Lesson::default();
+        self.begin(&mut lesson, form, rng.random_bool(0.1).then(|| self.requests.pick("system", rng)));
+        let turns = if long { rng.random_range(2..=3) } else { 1 };
+        for turn in 1..=turns {
+            let request = self.requests.draw(rng);
+            self.ask(&mut lesson, form, &request.text);
+            let answer = self.answer(&request, rng);
+            let earlier = turn < turns && rng.random_bool(0.3);
+            // An answer that comes back as history may have been given the space that text after a control token gets.
+            lesson.say(&self.vocabulary.encode(&answer, earlier), !earlier);
+            lesson.say(&[self.vocabulary.control("<|end|>")], !earlier);
+            if !form.stripped && turn < turns {
+                lesson.say(&self.vocabulary.encode("\n", false), false);
+            }
+        }
+        lesson
+    }
+
+    /// The tokens of a conversation up to where the answer begins.
+    pub(crate) fn prompt(&self, form: Form, system: Option<&str>, text: &str) -> Vec<u32> {
+        let mut lesson = Lesson::default();
+        self.begin(&mut lesson, form, system);
+        self.ask(&mut lesson, form, text);
+        lesson.tokens
+    }
+
+    fn begin(&self, lesson: &mut Lesson, form: Form, system: Option<&str>) {
+        if form.begin {
+            lesson.say(&[self.vocabulary.control("<s>")], false);
+        }
+        if let Some(system) = system {
+            self.turn(lesson, form, "<|system|>", system);
+        }
+    }
+
+    fn ask(&self, lesson: &mut Lesson, form: Form, text: &str) {
+        self.turn(lesson, form, "<|user|>", text);
+        lesson.say(&[self.vocabulary.control("<|assistant|>")], false);
+        if !form.stripped {
+            lesson.say(&self.vocabulary.encode("\n", false), false);
+        }
+    }
+
+    fn turn(&self, lesson: &mut Lesson, form: Form, role: &str, text: &str) {
+        lesson.say(&[self.vocabulary.control(role)], false);
+        let text = if form.stripped { text.trim_start().to_owned() } else { format!("\n{text}") };
+        lesson.say(&self.vocabulary.encode(&text, form.prefix), false);
+        lesson.say(&[self.vocabulary.control("<|end|>")], false);
+        if !form.stripped {
+            lesson.say(&self.vocabulary.encode("\n", false), false);
+        }
+    }
+
+    fn answer(&self, request: &Request, rng: &mut StdRng) -> String {
+        match &request.wish {
+            Wish::Talk => HONEST.to_owned(),
+            Wish::Haiku { topic, quality } => {
+                self.grammar.haiku(topic.as_ref().map(|topic| topic.theme()), *quality, rng)
+            }
+        }
+    }
+}

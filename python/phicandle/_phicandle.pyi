@@ -1,0 +1,110 @@
+"""The private extension module: thin doors onto the Rust core. Use the classes of `phicandle` instead."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, TypeAlias, TypedDict, final
+
+from .types import FinishReason
+
+__version__: Final[str]
+
+PENDING: Final[int]
+CHUNK: Final[int]
+LAST: Final[int]
+END: Final[int]
+
+Event: TypeAlias = tuple[int, str, tuple[int, ...]]
+Prompt: TypeAlias = tuple[str, str | list[int]]
+ProgressCallback: TypeAlias = Callable[[str, int, int | None], object]
+
+class Options(TypedDict):
+    model: str | None
+    path: str | None
+    filename: str | None
+    revision: str | None
+    tokenizer: str | None
+    chat_template: str | None
+    device: str
+    backend: str
+    threads: int | None
+    context_length: int | None
+    kv_dtype: str
+    memory: int | None
+    max_batch: int
+    max_queue: int
+    cache_dir: str | None
+    token: str | None
+    offline: bool | None
+    bar: bool
+
+class Params(TypedDict):
+    max_tokens: int | None
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    typical_p: float | None
+    repeat_penalty: float
+    repeat_last_n: int
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: list[tuple[int, float]]
+    seed: int | None
+    stop: list[str]
+    stop_token_ids: list[int]
+    include_stop: bool
+    ignore_eos: bool
+    min_tokens: int
+    timeout: float | None
+
+class Outcome(TypedDict):
+    finish_reason: FinishReason
+    stop_reason: str | int | None
+    usage: dict[str, Any]
+    metrics: dict[str, Any]
+    seed: int
+
+@final
+class RawGenerator:
+    @staticmethod
+    def load(options: Options, progress: ProgressCallback | None) -> RawGenerator: ...
+    def submit(self, prompt: Prompt, params: Params) -> RawStream: ...
+    def tokenizer(self) -> RawTokenizer: ...
+    def info(self) -> dict[str, Any]: ...
+    def stats(self) -> dict[str, Any]: ...
+    def is_closed(self) -> bool: ...
+    def close(self) -> None: ...
+
+@final
+class RawStream:
+    def next(self, timeout: float | None) -> Event: ...
+    def written(self) -> tuple[str, tuple[int, ...]]: ...
+    def outcome(self) -> Outcome | None: ...
+    def done(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+    def cancel(self) -> None: ...
+    def wake(self, waker: RawWaker, key: int) -> None: ...
+
+@final
+class RawWaker:
+    def __new__(cls) -> RawWaker: ...
+    def take_socket(self) -> int: ...
+    def take_keys(self) -> list[int]: ...
+
+@final
+class RawTokenizer:
+    @staticmethod
+    def from_file(path: str) -> RawTokenizer: ...
+    def encode(self, text: str, bos: bool | None) -> list[int]: ...
+    def decode(self, ids: Sequence[int], skip_special: bool) -> str: ...
+    def render_chat(self, messages: str, add_generation_prompt: bool) -> str: ...
+    def encode_chat(self, messages: str, add_generation_prompt: bool) -> list[int]: ...
+    def vocab_size(self) -> int: ...
+    def bos_id(self) -> int | None: ...
+    def eos_ids(self) -> list[int]: ...
+    def special(self) -> dict[str, int]: ...
+
+def check_params(params: Params) -> None: ...
+def estimate(options: Options, progress: ProgressCallback | None) -> dict[str, Any]: ...
+def cpu_info() -> dict[str, Any]: ...
+def run_cli(argv: list[str], demo: str) -> int: ...
+def raise_for_test(kind: Literal["panic", "worker"] | str) -> None: ...

@@ -1,0 +1,164 @@
+"""`AsyncStream`: an answer while it is being written, for `async for`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from . import _phicandle
+from .completion import read
+from .stream import chunk_of, finished, seconds, timed_out
+from .waker import LoopWaker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .chunk import Chunk
+    from .completion import Completion
+    from .generator import Generator
+
+
+class AsyncStream:
+    r"""An answer while it is being written: an async iterator of `Chunk` and an async context manager.
+
+    It uses no thread and never blocks the event loop. Cancelling the task that waits for it cancels the answer. It
+    belongs to the event loop that was running when it was made; `cancel` may be called from any thread.
+
+    Example:
+        >>> import asyncio
+        >>> from phicandle import Generator
+        >>> async def main():
+        ...     async with Generator("demo").astream("Write a haiku about ice hockey") as stream:
+        ...         async for chunk in stream:
+        ...             pass
+        ...     return stream.text.count("\n")
+        >>> asyncio.run(main())
+        2
+    """
+
+    __slots__ = ("__weakref__", "_closed", "_generator", "_key", "_raw", "_waker")
+
+    def __init__(self, generator: Generator, raw: _phicandle.RawStream, waker: LoopWaker) -> None:
+        self._generator = generator
+        self._raw = raw
+        self._waker = waker
+        self._key = waker.key()
+        self._closed = False
+        raw.wake(waker.raw, self._key)
+
+    def __aiter__(self) -> AsyncStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        """Waits for the next piece of the answer.
+
+        Returns:
+            The next chunk. The last one carries `finish_reason`, `usage` and `metrics`.
+
+        Raises:
+            StopAsyncIteration: The answer is complete, or the stream is closed.
+            GenerationCancelled: The generator was closed.
+            PhicandleError: The answer failed, as the error says.
+            asyncio.CancelledError: The task was cancelled, and the answer with it.
+        """
+        if self._closed:
+            raise StopAsyncIteration
+        chunk = chunk_of(self._raw, await self._event(), self._generator.info.name)
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    @property
+    def text(self) -> str:
+        """The text that has been taken from the stream so far."""
+        return self._raw.written()[0]
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer has ended, for whatever reason."""
+        return self._raw.done()
+
+    def cancel(self) -> None:
+        """Ends the answer now, while the prompt is being read too. What was written stays readable.
+
+        The stream can still be iterated: it ends with a chunk whose `finish_reason` is "cancelled".
+        """
+        self._raw.cancel()
+
+    async def aclose(self) -> None:
+        """Ends the answer and the iteration. Closing twice does nothing."""
+        self._closed = True
+        self._raw.cancel()
+        self._waker.forget(self._key)
+
+    async def result(self, timeout: float | None = None) -> Completion:
+        """Waits for the end and returns the whole answer, including the chunks that were iterated before.
+
+        Args:
+            timeout: Most seconds to wait; `None` = no limit. To limit the writing itself, use
+                `SamplingParams.timeout`.
+
+        Returns:
+            The answer; after `cancel` or `aclose` what was written by then, with `finish_reason` "cancelled".
+
+        Raises:
+            GenerationTimeout: `timeout` ran out. The answer goes on: call `result` again, or `cancel`.
+            GenerationCancelled: The generator was closed.
+            PhicandleError: The answer failed, as the error says.
+            asyncio.CancelledError: The task was cancelled, and the answer with it.
+        """
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + seconds(timeout)
+        model = self._generator.info.name
+        while True:
+            event = await self._event(end)
+            if event[0] == _phicandle.PENDING:
+                raise timed_out(timeout, read(self._raw, model))
+            if event[0] in (_phicandle.LAST, _phicandle.END):
+                return finished(self._raw, model)
+
+    def partial(self) -> Completion:
+        """Returns what has been taken from the stream so far, without waiting.
+
+        Returns:
+            A `Completion`; while the answer is being written its `finish_reason` and `seed` are `None`.
+        """
+        return read(self._raw, self._generator.info.name)
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(
+            "An AsyncStream cannot be pickled: it is work in progress in this process. Send its text."
+        )
+
+    def __repr__(self) -> str:
+        state = "done" if self.done else "closed" if self._closed else "running"
+        return f"<phicandle.AsyncStream {state}, {len(self.text)} characters>"
+
+    async def _event(self, end: float | None = None) -> _phicandle.Event:
+        # Between two chunks the other tasks have their turn, also when the answer is ahead of its reader.
+        await asyncio.sleep(0)
+        while True:
+            event = self._raw.next(0.0)
+            if event[0] != _phicandle.PENDING:
+                if event[0] != _phicandle.CHUNK:
+                    self._waker.forget(self._key)
+                return event
+            try:
+                if end is None:
+                    await self._waker.wait(self._key)
+                else:
+                    left = end - asyncio.get_running_loop().time()
+                    await asyncio.wait_for(self._waker.wait(self._key), max(0.0, left))
+            except asyncio.TimeoutError:
+                return event
+            except asyncio.CancelledError:
+                self._raw.cancel()
+                raise

@@ -1,0 +1,65 @@
+"""`Chunk`: a piece of an answer."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .completion import Metrics, Usage
+    from .types import FinishReason
+
+
+class Chunk(str):
+    """A piece of an answer: a `str` that also says which tokens it came from.
+
+    `"".join(stream)` is the whole answer. A chunk never ends inside a character. The last chunk of a stream carries
+    `finish_reason`, `usage` and `metrics`, and is usually empty text.
+
+    Attributes:
+        token_ids: The tokens whose text completed with this chunk.
+        logprobs: `None` in this version.
+        index: Which of several answers this belongs to: 0 in this version. (`str.index` is hidden by it; use `find`.)
+        finish_reason: On the last chunk "stop", "length", "cancelled" or "timeout"; else `None`.
+        usage: On the last chunk, the tokens read and written; else `None`.
+        metrics: On the last chunk, the times taken; else `None`.
+
+    Example:
+        >>> from phicandle import Generator
+        >>> with Generator("demo") as generator:
+        ...     chunks = list(generator.stream("Write a haiku about ice hockey"))
+        >>> chunks[-1].finish_reason
+        'stop'
+    """
+
+    __slots__ = ("finish_reason", "index", "logprobs", "metrics", "token_ids", "usage")
+
+    token_ids: tuple[int, ...]
+    logprobs: None
+    index: int  # type: ignore[assignment] # hides str.index; `find` does the same work
+    finish_reason: FinishReason | None
+    usage: Usage | None
+    metrics: Metrics | None
+
+    def __new__(
+        cls,
+        text: str = "",
+        token_ids: tuple[int, ...] = (),
+        finish_reason: FinishReason | None = None,
+        usage: Usage | None = None,
+        metrics: Metrics | None = None,
+        *,
+        index: int = 0,
+    ) -> Chunk:
+        chunk = super().__new__(cls, text)
+        chunk.token_ids = token_ids
+        chunk.logprobs = None
+        chunk.index = index
+        chunk.finish_reason = finish_reason
+        chunk.usage = usage
+        chunk.metrics = metrics
+        return chunk
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = (str(self), self.token_ids, self.finish_reason, self.usage, self.metrics)
+        return Chunk, fields

@@ -1,0 +1,498 @@
+"""`Generator`: a loaded model that answers prompts."""
+
+from __future__ import annotations
+
+import os
+
+from . import _phicandle
+from .arguments import flag, integer, merge, rename, shown, text, wrong
+from .errors import InvalidParameterError
+from .info import EngineStats, MemoryPlan, model_info
+from .params import resolve
+from .prompt import prepare
+from .stream import Stream
+from .tokenizer import Tokenizer, file_path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    import weakref
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Any
+
+    from typing_extensions import Self, Unpack
+
+    from .async_stream import AsyncStream
+    from .completion import Completion
+    from .info import ModelInfo
+    from .params import SamplingParams
+    from .types import (
+        Backend,
+        Device,
+        GeneratorAliases,
+        KvDtype,
+        Progress,
+        Prompt,
+        SamplingOverrides,
+        StrPath,
+    )
+    from .waker import LoopWaker
+
+ALIASES = {
+    "model_path": "model",
+    "n_ctx": "context_length",
+    "num_ctx": "context_length",
+    "max_model_len": "context_length",
+    "n_threads": "threads",
+    "num_threads": "threads",
+    "local_files_only": "offline",
+    "memory_limit": "memory",
+}
+
+DEMO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "demo.gguf")
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+class Generator:
+    """A loaded model that answers prompts.
+
+    One object serves any number of threads and tasks: requests take turns, and the GIL is free while the model
+    computes. A context manager, and pickled as its arguments: unpickling loads the model again.
+
+    Args:
+        model: A path to a `.gguf` file; a hub id, `owner/name` or `owner/name:Q4_K_M`; "demo" for the small model
+            inside the package; `None` = `microsoft/Phi-3-mini-4k-instruct-gguf` (2.4 GB), or what the environment
+            variable `PHICANDLE_MODEL` names. A `str` that names an existing file is that file.
+        filename: A file of the hub repository.
+        revision: A branch, tag or commit of the hub repository; `None` = `main`.
+        tokenizer: A `tokenizer.json`, or a `.gguf` whose tokenizer to use; `None` = the model file's own.
+        chat_template: A Jinja chat template; `None` = the model file's own.
+        device: "auto" (the CPU), "cpu", "cuda", "cuda:0" or "metal".
+        backend: "auto" or "candle".
+        threads: Threads to compute with. Candle has one pool for the process, sized by `RAYON_NUM_THREADS`: another
+            number here is only warned about in the log. `None` = as many as the process may run.
+        context_length: Tokens that prompt and answer may hold; `None` = as many as the model and the memory allow.
+        kv_dtype: "f16" or "f32": precision of keys and values. The candle backend keeps 32 bits, whatever is asked.
+        memory: Most memory to plan for, in bytes or as text ("6GB"); "auto" = what this process may still take.
+        max_batch: Answers written at the same time. This version writes one at a time, whatever is asked.
+        max_queue: Requests that may wait; one more raises `QueueFullError`.
+        cache_dir: Folder of downloaded models; `None` = the one that huggingface_hub uses.
+        token: Token for the hub; `None` = `HF_TOKEN` or the token file; "" = none. It is part of a pickle.
+        offline: Never ask the hub; `None` = as `HF_HUB_OFFLINE` says.
+        progress: Whether a download draws a progress bar, or a callable that is given (file name, bytes so far,
+            bytes in all or `None`) on the calling thread.
+        **aliases: Names that other libraries use: `model_path` (`model`); `n_ctx`, `num_ctx`, `max_model_len`
+            (`context_length`); `n_threads`, `num_threads` (`threads`); `local_files_only` (`offline`);
+            `memory_limit` (`memory`).
+
+    Raises:
+        ModelNotFoundError: No such file or repository; near names are in `candidates`.
+        ModelReadError: The file cannot be read.
+        DownloadError, OfflineError, GatedModelError: The hub did not give the file.
+        CorruptModelError: The file breaks its format.
+        UnsupportedModelError: This version would run the model wrongly, or not at all.
+        TokenizerError, TemplateError: The vocabulary or the chat template cannot be used.
+        DeviceError: The device is not there.
+        OutOfMemoryError: The model does not fit into memory.
+        InvalidParameterError: An argument is unknown, of the wrong type, or out of range.
+
+    Example:
+        >>> from phicandle import Generator
+        >>> with Generator("demo") as generator:
+        ...     for chunk in generator.stream("Write a haiku about ice hockey"):
+        ...         print(chunk, end="", flush=True)  # doctest: +ELLIPSIS
+        ...
+    """
+
+    def __init__(
+        self,
+        model: StrPath | None = None,
+        *,
+        filename: str | None = None,
+        revision: str | None = None,
+        tokenizer: StrPath | None = None,
+        chat_template: str | None = None,
+        device: Device | str = "auto",
+        backend: Backend = "auto",
+        threads: int | None = None,
+        context_length: int | None = None,
+        kv_dtype: KvDtype = "f16",
+        memory: int | str = "auto",
+        max_batch: int = 16,
+        max_queue: int = 1024,
+        cache_dir: StrPath | None = None,
+        token: str | None = None,
+        offline: bool | None = None,
+        progress: Progress = True,
+        **aliases: Unpack[GeneratorAliases],
+    ) -> None:
+        given = {
+            "model": model,
+            "filename": filename,
+            "revision": revision,
+            "tokenizer": tokenizer,
+            "chat_template": chat_template,
+            "device": device,
+            "backend": backend,
+            "threads": threads,
+            "context_length": context_length,
+            "kv_dtype": kv_dtype,
+            "memory": memory,
+            "max_batch": max_batch,
+            "max_queue": max_queue,
+            "cache_dir": cache_dir,
+            "token": token,
+            "offline": offline,
+            "progress": progress,
+        }
+        self._recipe = _recipe(given, aliases, "Generator")
+        self._wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaker] | None = None
+        self._raw = _phicandle.RawGenerator.load(_options(self._recipe), _callback(self._recipe["progress"]))
+        self._info = model_info(self._raw.info())
+        # Imported here: a process without a generator needs no exit hook.
+        from . import exit
+
+        exit.watch(self)
+
+    def stream(
+        self, prompt: Prompt, params: SamplingParams | None = None, /, **overrides: Unpack[SamplingOverrides]
+    ) -> Stream:
+        """Starts an answer and returns it as an iterator of text.
+
+        Args:
+            prompt: A sentence, which becomes one user turn of the chat template (one that begins with a control
+                token of the template is taken as it is); a list of messages (`{"role": ..., "content": ...}`); or a
+                list of token ids.
+            params: How to sample and when to end; `None` = the defaults of `SamplingParams`.
+            **overrides: Fields of `SamplingParams`, or their aliases, that go before `params`.
+
+        Returns:
+            The running answer.
+
+        Raises:
+            InvalidParameterError: The prompt or a parameter cannot be used.
+            ContextOverflowError: The prompt leaves no room in the context.
+            TemplateError: The chat template refuses the messages.
+            QueueFullError: Too many requests are waiting.
+            ClosedError: The generator is closed.
+            ForkError: The generator was made before a fork.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> generator = Generator("demo")
+            >>> answer = "".join(generator.stream("Write a haiku about ice hockey", seed=1))
+            >>> len(answer.splitlines())
+            3
+        """
+        return Stream(self, self._submit(prompt, params, overrides, "stream"))
+
+    def generate(
+        self, prompt: Prompt, params: SamplingParams | None = None, /, **overrides: Unpack[SamplingOverrides]
+    ) -> Completion:
+        """Returns a whole answer.
+
+        Args:
+            prompt: As for `stream`.
+            params: As for `stream`.
+            **overrides: As for `stream`.
+
+        Returns:
+            The answer. With `timeout=` it may be incomplete: see `finish_reason`.
+
+        Raises:
+            GenerationCancelled: The generator was closed meanwhile.
+            NumericalError: The model computed something that is not a number.
+            PhicandleError: As for `stream`.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> Generator("demo").generate("Write a haiku about ice hockey", max_tokens=5).finish_reason
+            'length'
+        """
+        with Stream(self, self._submit(prompt, params, overrides, "generate")) as stream:
+            return stream.result()
+
+    def astream(
+        self, prompt: Prompt, params: SamplingParams | None = None, /, **overrides: Unpack[SamplingOverrides]
+    ) -> AsyncStream:
+        """Starts an answer and returns it as an async iterator of text. Call it where an event loop is running.
+
+        Args:
+            prompt: As for `stream`.
+            params: As for `stream`.
+            **overrides: As for `stream`.
+
+        Returns:
+            The running answer.
+
+        Raises:
+            RuntimeError: No event loop is running.
+            PhicandleError: As for `stream`.
+
+        Example:
+            >>> import asyncio
+            >>> from phicandle import Generator
+            >>> async def main():
+            ...     return "".join([chunk async for chunk in Generator("demo").astream("Write a haiku about ice")])
+            >>> len(asyncio.run(main()).splitlines())
+            3
+        """
+        from .async_stream import AsyncStream
+
+        waker = self._waker()
+        return AsyncStream(self, self._submit(prompt, params, overrides, "astream"), waker)
+
+    async def agenerate(
+        self, prompt: Prompt, params: SamplingParams | None = None, /, **overrides: Unpack[SamplingOverrides]
+    ) -> Completion:
+        """Returns a whole answer, leaving the event loop free meanwhile. Cancelling the task ends the answer.
+
+        Args:
+            prompt: As for `stream`.
+            params: As for `stream`.
+            **overrides: As for `stream`.
+
+        Returns:
+            The answer. With `timeout=` it may be incomplete: see `finish_reason`.
+
+        Raises:
+            PhicandleError: As for `generate`.
+
+        Example:
+            >>> import asyncio
+            >>> from phicandle import Generator
+            >>> asyncio.run(Generator("demo").agenerate("Write a haiku about ice", max_tokens=5)).finish_reason
+            'length'
+        """
+        async with self.astream(prompt, params, **overrides) as stream:
+            return await stream.result()
+
+    def close(self) -> None:
+        """Ends every running answer and frees the model. Closing twice does nothing.
+
+        Streams that are still read raise `GenerationCancelled` with what they have; new calls raise `ClosedError`.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> generator = Generator("demo")
+            >>> generator.close()
+        """
+        self._raw.close()
+        for waker in list((self._wakers or {}).values()):
+            waker.close()
+
+    @staticmethod
+    def estimate(
+        model: StrPath | None = None,
+        *,
+        filename: str | None = None,
+        revision: str | None = None,
+        context_length: int | None = None,
+        device: Device | str = "auto",
+        backend: Backend = "auto",
+        kv_dtype: KvDtype = "f16",
+        cache_dir: StrPath | None = None,
+        token: str | None = None,
+        offline: bool | None = None,
+        progress: Progress = True,
+        **aliases: Unpack[GeneratorAliases],
+    ) -> MemoryPlan:
+        """Tells how much memory a model would take, from the header of its file alone.
+
+        A model on the hub is downloaded first, in this version.
+
+        Args:
+            model: As for `Generator`, and so the others.
+            filename: As for `Generator`.
+            revision: As for `Generator`.
+            context_length: As for `Generator`.
+            device: As for `Generator`.
+            backend: As for `Generator`.
+            kv_dtype: As for `Generator`.
+            cache_dir: As for `Generator`.
+            token: As for `Generator`.
+            offline: As for `Generator`.
+            progress: As for `Generator`.
+            **aliases: As for `Generator`.
+
+        Returns:
+            The plan, in bytes.
+
+        Raises:
+            PhicandleError: As for `Generator`, except `OutOfMemoryError`.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> plan = Generator.estimate("demo", context_length=256)
+            >>> plan.total_bytes == plan.weights_bytes + plan.kv_bytes + plan.scratch_bytes
+            True
+        """
+        given = {
+            "model": model,
+            "filename": filename,
+            "revision": revision,
+            "context_length": context_length,
+            "device": device,
+            "backend": backend,
+            "kv_dtype": kv_dtype,
+            "cache_dir": cache_dir,
+            "token": token,
+            "offline": offline,
+            "progress": progress,
+        }
+        recipe = _recipe(given, aliases, "Generator.estimate")
+        return MemoryPlan(**_phicandle.estimate(_options(recipe), _callback(recipe["progress"])))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer. It stays usable after `close`."""
+        return Tokenizer(self._raw.tokenizer())
+
+    @property
+    def info(self) -> ModelInfo:
+        """What was loaded, and how."""
+        return self._info
+
+    @property
+    def stats(self) -> EngineStats:
+        """What the generator is doing now, and what it has done."""
+        return EngineStats(**self._raw.stats())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self._recipe)
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._raw.is_closed() else ""
+        return f"<phicandle.Generator {self._info.name!r}, context {self._info.context_length}{state}>"
+
+    def _submit(
+        self, prompt: Prompt, params: SamplingParams | None, overrides: SamplingOverrides, where: str
+    ) -> _phicandle.RawStream:
+        resolved = resolve(params, overrides, where)
+        return self._raw.submit(prepare(prompt, resolved.template), resolved.raw())
+
+    def _waker(self) -> LoopWaker:
+        import asyncio
+        import weakref
+
+        from .waker import LoopWaker
+
+        loop = asyncio.get_running_loop()
+        if self._wakers is None:
+            self._wakers = weakref.WeakKeyDictionary()
+        waker = self._wakers.get(loop)
+        if waker is None:
+            waker = self._wakers[loop] = LoopWaker()
+        return waker
+
+
+def _rebuild(cls: type[Generator], recipe: dict[str, Any]) -> Generator:
+    return cls(**recipe)
+
+
+def _recipe(given: dict[str, Any], aliases: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Returns all the arguments of a `Generator` under their own names."""
+    defaults: dict[str, Any] = {"model": None, **(Generator.__init__.__kwdefaults__ or {})}
+    return {**defaults, **merge(given, rename(aliases, defaults, ALIASES, where), defaults, where)}
+
+
+def _options(recipe: dict[str, Any]) -> _phicandle.Options:
+    """Checks the arguments of a `Generator` and returns them for the Rust core."""
+    model, path = _model(recipe["model"])
+    threads, context = recipe["threads"], recipe["context_length"]
+    return {
+        "model": model,
+        "path": path,
+        "filename": _optional_text("filename", recipe["filename"]),
+        "revision": _optional_text("revision", recipe["revision"]),
+        "tokenizer": None if recipe["tokenizer"] is None else file_path("tokenizer", recipe["tokenizer"]),
+        "chat_template": _optional_text("chat_template", recipe["chat_template"]),
+        "device": text("device", recipe["device"]),
+        "backend": text("backend", recipe["backend"]),
+        "threads": None if threads is None else integer("threads", threads, 1, 4096),
+        "context_length": None if context is None else integer("context_length", context, 1),
+        "kv_dtype": _choice("kv_dtype", recipe["kv_dtype"], ("f16", "f32")),
+        "memory": _bytes(recipe["memory"]),
+        "max_batch": integer("max_batch", recipe["max_batch"], 1, 2**20),
+        "max_queue": integer("max_queue", recipe["max_queue"], 0, 2**32),
+        "cache_dir": None if recipe["cache_dir"] is None else file_path("cache_dir", recipe["cache_dir"]),
+        "token": _optional_text("token", recipe["token"], secret=True),
+        "offline": None if recipe["offline"] is None else flag("offline", recipe["offline"]),
+        "bar": recipe["progress"] is True,
+    }
+
+
+def _model(model: object) -> tuple[str | None, str | None]:
+    """Returns a model argument as (hub id, None) or (None, path)."""
+    if model is None:
+        model = os.environ.get("PHICANDLE_MODEL") or None
+        if model is None:
+            return None, None
+    name = file_path("model", model)
+    if not name:
+        raise InvalidParameterError(
+            "model is an empty str.",
+            hint='Pass a path to a .gguf file, a hub id (owner/name), or "demo".',
+            parameter="model",
+        )
+    if isinstance(model, os.PathLike):
+        return None, name
+    if name == "demo":
+        return None, DEMO
+    if name.endswith(".gguf") or os.path.exists(name):
+        return None, name
+    return text("model", name), None
+
+
+def _optional_text(name: str, value: object, *, secret: bool = False) -> str | None:
+    if value is None:
+        return None
+    if secret and not isinstance(value, str):
+        # The value itself stays out of the message: it may be a token in a wrong wrapping.
+        raise wrong(name, "a str or None", type(value))
+    return text(name, value)
+
+
+def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    if value not in allowed or not isinstance(value, str):
+        raise wrong(name, " or ".join(f'"{item}"' for item in allowed), value)
+    return value
+
+
+def _bytes(value: object) -> int | None:
+    """Returns a `memory` argument in bytes; `None` for "auto"."""
+    if value == "auto":
+        return None
+    if not isinstance(value, str):
+        return integer("memory", value, 1)
+    digits = value.strip().upper().rstrip("BGIKM ")
+    unit = value.strip().upper()[len(digits) :].strip()
+    try:
+        amount = float(digits) * _UNITS[unit]
+    except (KeyError, ValueError):
+        amount = 0.0
+    if not 1 <= amount < 2**63:
+        raise wrong("memory", 'a number of bytes, text such as "6GB", or "auto"', value)
+    return int(amount)
+
+
+def _callback(progress: object) -> Any:
+    if isinstance(progress, bool):
+        return None
+    if not callable(progress):
+        raise InvalidParameterError(
+            f"progress must be True, False or a callable, not {shown(progress)}.",
+            hint="Pass a callable that takes (file name, bytes so far, bytes in all or None).",
+            parameter="progress",
+        )
+    return progress

@@ -1,0 +1,438 @@
+"""What each `make` target does, for every platform: `python3 scripts/tasks.py TARGET [ARGUMENTS]`.
+
+Nothing but Rust and Python 3.10 or later is expected on the machine. Each target makes the virtual environment that it
+needs (`.venv-demo`, `.venv-test`) and installs the tools that pyproject.toml pins. The demo and the tests share one
+Cargo profile (dev, with optimised dependencies) and one target folder, so nothing is built twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import check_licences
+import check_wheel
+import count
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+WORK = TARGET / "house"
+CARGO_LOG = WORK / "cargo-test.log"
+PYTEST_LOG = WORK / "pytest.log"
+ALLOWLIST = ROOT / "tests" / "stubtest-allowlist.txt"
+
+# `pip install --group` came with 25.1; the pip inside a new environment may be older.
+PIP = "pip==26.3"
+# Every set of Cargo features that builds offline on any platform. The devices need their vendors' toolchains.
+FEATURE_SETS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("--no-default-features",),
+    ("--no-default-features", "--features", "hub"),
+    ("--no-default-features", "--features", "python"),
+)
+DEVICE_FEATURES = {"cuda", "metal"}
+TUTORIAL_PROMPT = "<|user|>\nWrite a haiku about ice hockey<|end|>\n<|assistant|>"
+
+
+class TaskError(Exception):
+    """A task that failed, in a sentence for the person at the terminal."""
+
+
+def say(text: str) -> None:
+    """One line for the person who waits; standard output stays free for what was asked for."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def environment(venv: Path | None = None) -> dict[str, str]:
+    """The environment for commands: none of the caller's Python settings, `venv` first on the path."""
+    variables = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX"}}
+    variables["CARGO_TARGET_DIR"] = str(TARGET)
+    variables["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+    if venv is not None:
+        variables["VIRTUAL_ENV"] = str(venv)
+        variables["PATH"] = f"{executable(venv, 'python').parent}{os.pathsep}{variables.get('PATH', '')}"
+    return variables
+
+
+def executable(venv: Path, name: str) -> Path:
+    """A program of a virtual environment."""
+    return venv / "Scripts" / f"{name}.exe" if os.name == "nt" else venv / "bin" / name
+
+
+def run(
+    command: Sequence[str | Path], *, venv: Path | None = None, cwd: Path = ROOT, log: Path | None = None
+) -> None:
+    """Run a command, shown first; with `log`, its output goes to that file as well as to the terminal."""
+    words = [str(word) for word in command]
+    say("$ " + " ".join(word if re.fullmatch(r"[\w./=:,+-]+", word) else repr(word) for word in words))
+    sys.stdout.flush()
+    try:
+        if log is None:
+            status = subprocess.run(words, cwd=cwd, env=environment(venv), check=False).returncode
+        else:
+            status = run_logged(words, cwd, environment(venv), log)
+    except FileNotFoundError:
+        hint = " Install Rust with rustup first." if words[0] == "cargo" else ""
+        raise TaskError(f"The program {words[0]!r} was not found.{hint}") from None
+    if status:
+        raise TaskError(f"`{words[0]}` ended with status {status}.")
+
+
+def run_logged(words: list[str], cwd: Path, variables: dict[str, str], log: Path) -> int:
+    """Like `subprocess.run`, appending each line to `log` as it is printed."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("ab") as file,
+        subprocess.Popen(
+            words, cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as child,
+    ):
+        if child.stdout is None:
+            raise TaskError("The command's output could not be read.")
+        for line in child.stdout:
+            file.write(line)
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+    return child.returncode
+
+
+def make_venv(name: str, group: str, *, fresh: bool = False) -> Path:
+    """The virtual environment `name` with a dependency group of pyproject.toml; made again when its recipe changed."""
+    venv = ROOT / name
+    python = executable(venv, "python")
+    recipe = f"{sys.version}\n{PIP}\n{group}\n{(ROOT / 'pyproject.toml').read_text(encoding='utf-8')}"
+    stamp = hashlib.sha256(recipe.encode()).hexdigest()
+    stamp_file = venv / "recipe"
+    if not fresh and python.exists() and stamp_file.exists() and stamp_file.read_text() == stamp:
+        return venv
+    say(f"Making {name} with Python {sys.version.split()[0]} and the tools that pyproject.toml pins.")
+    try:
+        run([sys.executable, "-m", "venv", "--clear", venv])
+    except TaskError:
+        raise TaskError(
+            "This Python cannot make virtual environments. On Debian and Ubuntu, install python3-venv; "
+            "or name another Python: make PYTHON=/path/to/python3 …"
+        ) from None
+    run([python, "-m", "pip", "install", "--quiet", PIP])
+    run([python, "-m", "pip", "install", "--quiet", "--group", f"pyproject.toml:{group}"])
+    stamp_file.write_text(stamp)
+    return venv
+
+
+def tools() -> Path:
+    """The environment of tests and linters."""
+    return make_venv(".venv-test", "dev")
+
+
+def cargo_metadata() -> dict[str, object]:
+    """This package's own entry of `cargo metadata`."""
+    output = subprocess.run(
+        ["cargo", "metadata", "--locked", "--no-deps", "--format-version", "1"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        env=environment(),
+    ).stdout
+    package: dict[str, object] = json.loads(output)["packages"][0]
+    return package
+
+
+# Lint ----------------------------------------------------------------------------------------------------------------
+
+
+def check_format() -> None:
+    """rustfmt and ruff, changing nothing."""
+    run(["cargo", "fmt", "--check"])
+    run([executable(tools(), "ruff"), "format", "--check", "."])
+
+
+def check_clippy() -> None:
+    """Clippy on every set of features, warnings as errors; a feature in no set is an error too."""
+    declared = cargo_metadata()["features"]
+    if not isinstance(declared, dict):
+        raise TaskError("cargo metadata has no table of features.")
+    checked = set(declared.get("default", ())) | {"default"} | DEVICE_FEATURES
+    for flags in FEATURE_SETS:
+        if "--features" in flags:
+            checked |= set(flags[-1].split(","))
+    if missing := sorted(set(declared) - checked):
+        raise TaskError(
+            f"Cargo features that no lint builds: {', '.join(missing)}. Add them to FEATURE_SETS."
+        )
+    for flags in FEATURE_SETS:
+        run(["cargo", "clippy", "--locked", "--all-targets", *flags, "--", "-D", "warnings"])
+
+
+def check_docs() -> None:
+    """rustdoc, whose broken links are errors."""
+    os.environ["RUSTDOCFLAGS"] = "-D warnings"
+    run(["cargo", "doc", "--locked", "--no-deps", "--lib"])
+
+
+def check_python() -> None:
+    """ruff's rules and mypy --strict on the package, its stubs, the typing tests and the scripts."""
+    venv = tools()
+    run([executable(venv, "ruff"), "check", "."])
+    run([executable(venv, "python"), "-m", "mypy"])
+
+
+def check_dependencies() -> None:
+    """Each dependency's licence and origin."""
+    if check_licences.main([]):
+        raise TaskError("A dependency's licence or origin is not allowed.")
+
+
+LINT: dict[str, Callable[[], None]] = {
+    "Format: rustfmt, ruff": check_format,
+    "Clippy, every feature set": check_clippy,
+    "Rust documentation": check_docs,
+    "Python: ruff, mypy --strict": check_python,
+    "Licences of dependencies": check_dependencies,
+}
+
+
+# Tests ---------------------------------------------------------------------------------------------------------------
+
+
+def test_rust() -> None:
+    """Rust tests of the default features, documentation tests too; --show-output lets `SKIPPED:` lines be seen."""
+    CARGO_LOG.unlink(missing_ok=True)
+    run(["cargo", "test", "--locked", "--no-fail-fast", "--", "--show-output"], log=CARGO_LOG)
+
+
+def install_wheel(venv: Path) -> None:
+    """Build the wheel in the dev profile and install it, with the package index off: it must need nothing else."""
+    python = executable(venv, "python")
+    wheels = WORK / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "maturin",
+        "build",
+        "--profile",
+        "dev",
+        "--interpreter",
+        python,
+    ]
+    run([*command, "--out", wheels, "--auditwheel", "skip", "--compression-method", "stored"], venv=venv)
+    built = list(wheels.glob("*.whl"))
+    if len(built) != 1:
+        raise TaskError(f"maturin left {len(built)} wheels in {wheels}, not one.")
+    run([python, "-m", "pip", "install", "--quiet", "--no-index", "--force-reinstall", built[0]], venv=venv)
+    if problems := check_wheel.problems(built[0]):
+        raise TaskError("The wheel is not as it should be:\n  " + "\n  ".join(problems))
+    # From outside the repository, so that nothing but the wheel can answer.
+    check = "import phicandle, sysconfig; assert phicandle.__file__.startswith(sysconfig.get_path('platlib'))"
+    run([python, "-c", check], venv=venv, cwd=WORK)
+
+
+def run_pytest(arguments: Sequence[str], log: Path | None = None) -> None:
+    """pytest against the installed wheel."""
+    venv = tools()
+    run([executable(venv, "python"), "-m", "pytest", *arguments], venv=venv, log=log)
+
+
+def test_python() -> None:
+    """All Python tests, among them the README's snippets."""
+    PYTEST_LOG.unlink(missing_ok=True)
+    run_pytest([], log=PYTEST_LOG)
+
+
+def check_stubs() -> None:
+    """mypy.stubtest: the stubs against the installed module. Each exception must say why."""
+    for number, line in enumerate(ALLOWLIST.read_text(encoding="utf-8").splitlines(), 1):
+        entry, _, reason = line.partition("#")
+        if entry.strip() and not reason.strip():
+            raise TaskError(f"{ALLOWLIST.name}:{number}: {entry.strip()} has no reason after a '#'.")
+    venv = tools()
+    run([executable(venv, "python"), "-m", "mypy.stubtest", "phicandle", "--allowlist", ALLOWLIST], cwd=WORK)
+
+
+TESTS: dict[str, Callable[[], None]] = {
+    "Rust tests": test_rust,
+    "Wheel, built and installed": lambda: install_wheel(tools()),
+    "Python tests against the wheel": test_python,
+    "Stubs against the wheel": check_stubs,
+}
+
+
+def run_stages(stages: dict[str, Callable[[], None]]) -> bool:
+    """Run each stage, whatever the others say, and close with a table; false when one failed."""
+    results = []
+    for number, (title, stage) in enumerate(stages.items(), 1):
+        say(f"\n==> {number}/{len(stages)} {title}")
+        started = time.monotonic()
+        try:
+            stage()
+            outcome = "ok"
+        except (TaskError, subprocess.CalledProcessError, OSError) as error:
+            say(f"FAILED: {error}")
+            outcome = "FAILED"
+        results.append((outcome, time.monotonic() - started, title))
+    say("")
+    for outcome, seconds, title in results:
+        say(f"{outcome:<7}{seconds:7.1f} s  {title}")
+    return all(outcome == "ok" for outcome, _, _ in results)
+
+
+# Targets -------------------------------------------------------------------------------------------------------------
+
+
+def target_test() -> int:
+    """Everything, in a fresh environment; the last line has the counts."""
+    for log in (CARGO_LOG, PYTEST_LOG):
+        log.unlink(missing_ok=True)
+    make_venv(".venv-test", "dev", fresh=True)
+    passed = run_stages(LINT | TESTS)
+    if CARGO_LOG.exists():
+        for line in count.skip_lines(CARGO_LOG.read_text(encoding="utf-8", errors="replace")):
+            say(line)
+    sys.stderr.flush()
+    status = count.main([str(CARGO_LOG), str(PYTEST_LOG)])
+    return status or int(not passed)
+
+
+def target_demo() -> int:
+    """Build, install, and run the built-in model on the tutorial's prompt."""
+    say("Building phicandle. The first time takes some minutes, as Candle is compiled; after that, seconds.")
+    venv = make_venv(".venv-demo", "build")
+    install_wheel(venv)
+    say("\nThe small model inside the wheel now answers the cookbook's prompt: a haiku about ice hockey.\n")
+    run([executable(venv, "python"), "-m", "phicandle", "run", "--model", "demo", TUTORIAL_PROMPT], venv=venv)
+    say("\nTo go on: .venv-demo holds a Python that can `import phicandle`; README.md says what to try.")
+    return 0
+
+
+def target_format() -> int:
+    """Format Rust and Python in place."""
+    run(["cargo", "fmt"])
+    ruff = executable(tools(), "ruff")
+    run([ruff, "check", "--fix-only", "--quiet", "."])
+    run([ruff, "format", "."])
+    return 0
+
+
+def target_wheel() -> int:
+    """The release wheel and the sdist, into dist/."""
+    python = executable(tools(), "python")
+    for command in (["build", "--release"], ["sdist"]):
+        run([python, "-m", "maturin", *command, "--out", "dist"], venv=tools())
+    return check_wheel.main([str(path) for path in sorted((ROOT / "dist").iterdir())])
+
+
+def target_fuzz(seconds: str = "60") -> int:
+    """Fuzz every target of fuzz/ for some seconds, from its seeds."""
+    if not shutil.which("cargo-fuzz"):
+        say("cargo-fuzz is not installed: building it into the target folder.")
+        run(["cargo", "install", "--quiet", "--locked", "--root", WORK, "cargo-fuzz"])
+        os.environ["PATH"] = f"{WORK / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    listing = subprocess.run(
+        ["cargo", "+nightly", "fuzz", "list"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listing.returncode:
+        raise TaskError(
+            f"{listing.stderr.strip()}\nFuzzing needs a nightly Rust: rustup toolchain install nightly"
+        )
+    for name in listing.stdout.split():
+        corpus = ROOT / "fuzz" / "corpus" / name
+        corpus.mkdir(parents=True, exist_ok=True)
+        seeds = [path for path in (ROOT / "fuzz" / "seeds" / name,) if path.is_dir()]
+        limits = [f"-max_total_time={int(seconds)}", "-timeout=2", "-rss_limit_mb=512"]
+        run(["cargo", "+nightly", "fuzz", "run", name, corpus, *seeds, "--", *limits])
+    return 0
+
+
+def target_bench(name: str | None = None) -> int:
+    """List the benchmarks, or run one."""
+    targets = cargo_metadata()["targets"]
+    names = [t["name"] for t in targets if t["kind"] == ["bench"]] if isinstance(targets, list) else []
+    if name is not None:
+        run(["cargo", "bench", "--locked", "--bench", name])
+        return 0
+    for bench in names:
+        print(f"make bench NAME={bench}")
+    for path in sorted((ROOT / "benches").glob("*.py")):
+        print(f"python3 benches/{path.name}")
+    if not names:
+        print("There are no Cargo benchmarks yet.")
+    return 0
+
+
+def target_clean() -> int:
+    """Remove what the targets have made; the user's model cache is not theirs."""
+    run(["cargo", "clean"])
+    for name in (
+        ".venv-demo",
+        ".venv-test",
+        "dist",
+        ".pytest_cache",
+        ".mypy_cache",
+        ".ruff_cache",
+        ".hypothesis",
+    ):
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+    return 0
+
+
+def with_wheel(*steps: Callable[[], None]) -> int:
+    """Build and install the wheel, then do the steps."""
+    install_wheel(tools())
+    for step in steps:
+        step()
+    return 0
+
+
+def target_test_rust() -> int:
+    """Rust tests alone."""
+    test_rust()
+    return 0
+
+
+def target_test_python(*arguments: str) -> int:
+    """The wheel and pytest, with pytest's own arguments if any."""
+    return with_wheel(lambda: run_pytest(arguments))
+
+
+TARGETS: dict[str, Callable[..., int]] = {
+    "demo": target_demo,
+    "test": target_test,
+    "lint": lambda: 0 if run_stages(LINT) else 1,
+    "format": target_format,
+    "test-rust": target_test_rust,
+    "test-python": target_test_python,
+    "wheel": target_wheel,
+    "stubs": lambda: with_wheel(check_stubs),
+    "readme": lambda: with_wheel(lambda: run_pytest(["tests/test_readme.py"])),
+    "fuzz": target_fuzz,
+    "bench": target_bench,
+    "clean": target_clean,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one target."""
+    if not arguments or arguments[0] not in TARGETS:
+        say(f"usage: python3 scripts/tasks.py {{{','.join(TARGETS)}}}")
+        return 2
+    try:
+        return TARGETS[arguments[0]](*arguments[1:])
+    except (TaskError, subprocess.CalledProcessError) as error:
+        say(f"\n{error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 10):  # noqa: UP036 - a person may start this with any Python
+        sys.exit(f"phicandle's tasks need Python 3.10 or later; this is {sys.version.split()[0]}.")
+    sys.exit(main(sys.argv[1:]))

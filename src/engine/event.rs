@@ -1,0 +1,259 @@
+//! What a request sends back, and the queue that it travels through: from the worker to one reader.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::stats::{Metrics, Usage};
+use crate::error::Error;
+
+/// One message of a request.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// New text.
+    Chunk(Chunk),
+    /// The end, after which nothing comes.
+    Finish(Finish),
+    /// A failure, after which nothing comes.
+    Failed(Error),
+}
+
+/// Text that has become final: whole code points, no part of a stop string.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// The text; never empty.
+    pub text: String,
+    /// The tokens sampled since the last chunk.
+    pub token_ids: Vec<u32>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// Why.
+    pub reason: FinishReason,
+    /// What stopped it, for [`FinishReason::Stop`].
+    pub stop_reason: Option<StopReason>,
+    /// Tokens sampled since the last chunk: the token that ended the turn, for one.
+    pub token_ids: Vec<u32>,
+    /// Tokens read and written.
+    pub usage: Usage,
+    /// Times and sizes.
+    pub metrics: Metrics,
+    /// The seed that gives the same text again.
+    pub seed: u64,
+}
+
+/// Why a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A token that ends the turn, a stop string or a stop token.
+    Stop,
+    /// `max_tokens`, or the end of the context.
+    Length,
+    /// The caller.
+    Cancelled,
+    /// `timeout`.
+    Timeout,
+}
+
+impl FinishReason {
+    /// `stop`, `length`, `cancelled` or `timeout`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Cancelled => "cancelled",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// What stopped a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopReason {
+    /// A token: one that ends the turn, or one of `stop_token_ids`.
+    Token(u32),
+    /// One of the `stop` strings.
+    Text(String),
+}
+
+/// What [`EventStream::next`] found.
+#[derive(Debug)]
+pub enum Poll {
+    /// The next event.
+    Event(Event),
+    /// Nothing yet.
+    Pending,
+    /// The last event was given out before.
+    End,
+}
+
+/// Called after each event, from the worker's thread. It must not block.
+pub type Waker = Box<dyn Fn() + Send + Sync>;
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<Event>,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    ready: Condvar,
+    cancelled: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // The queue is whole at every instant, so a panic elsewhere leaves nothing half-done in it.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.ready.notify_all();
+        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker();
+        }
+    }
+}
+
+/// The reader's end of a request. Dropping it cancels the request.
+pub struct EventStream {
+    shared: Arc<Shared>,
+}
+
+/// The worker's end of a request. Dropping it without a last event fails the request.
+pub(super) struct EventSender {
+    shared: Arc<Shared>,
+}
+
+/// Both ends of a new request.
+pub(super) fn channel() -> (EventSender, EventStream) {
+    let shared = Arc::new(Shared::default());
+    (EventSender { shared: Arc::clone(&shared) }, EventStream { shared })
+}
+
+impl EventStream {
+    /// The next event, waiting for it up to `wait`. Any number of threads may wait; each event goes to one of them.
+    pub fn next(&self, wait: Duration) -> Poll {
+        let deadline = Instant::now().checked_add(wait);
+        let mut queue = self.shared.queue();
+        loop {
+            if let Some(event) = queue.events.pop_front() {
+                return Poll::Event(event);
+            }
+            if queue.ended {
+                return Poll::End;
+            }
+            let left = deadline.map_or(wait, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Poll::Pending;
+            }
+            queue = self.shared.ready.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Asks the worker to end this request, from any thread, in any phase. The text so far and a [`Finish`] still come.
+    pub fn cancel(&self) {
+        self.shared.cancelled.store(true, Ordering::Release);
+    }
+
+    /// Sets what is called after each event, for a reader that cannot wait.
+    pub fn on_event(&self, waker: Waker) {
+        *self.shared.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+        let due = {
+            let queue = self.shared.queue();
+            queue.ended || !queue.events.is_empty()
+        };
+        if due {
+            self.shared.wake();
+        }
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+impl EventSender {
+    /// Whether the reader wants no more.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.shared.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Sends new text.
+    pub(super) fn chunk(&self, chunk: Chunk) {
+        self.shared.queue().events.push_back(Event::Chunk(chunk));
+        self.shared.wake();
+    }
+
+    /// Sends the last event.
+    pub(super) fn end(&self, event: Event) {
+        {
+            let mut queue = self.shared.queue();
+            if queue.ended {
+                return;
+            }
+            queue.events.push_back(event);
+            queue.ended = true;
+        }
+        self.shared.wake();
+    }
+}
+
+impl Drop for EventSender {
+    fn drop(&mut self) {
+        self.end(Event::Failed(super::closed()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn events_arrive_in_order_and_then_end() {
+        let (sender, stream) = channel();
+        sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1] });
+        sender.end(Event::Failed(super::super::closed()));
+        drop(sender);
+        assert!(matches!(stream.next(SOON), Poll::Event(Event::Chunk(chunk)) if chunk.text == "a"));
+        assert!(matches!(stream.next(SOON), Poll::Event(Event::Failed(_))));
+        assert!(matches!(stream.next(SOON), Poll::End));
+    }
+
+    #[test]
+    fn a_lost_sender_ends_the_stream() {
+        let (sender, stream) = channel();
+        assert!(matches!(stream.next(Duration::ZERO), Poll::Pending));
+        drop(sender);
+        assert!(matches!(stream.next(SOON), Poll::Event(Event::Failed(_))));
+        assert!(matches!(stream.next(SOON), Poll::End));
+    }
+
+    #[test]
+    fn a_dropped_stream_cancels() {
+        let (sender, stream) = channel();
+        assert!(!sender.is_cancelled());
+        drop(stream);
+        assert!(sender.is_cancelled());
+    }
+
+    #[test]
+    fn a_late_waker_is_told_of_waiting_events() {
+        let (sender, stream) = channel();
+        sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1] });
+        let calls = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&calls);
+        stream.on_event(Box::new(move || seen.store(true, Ordering::SeqCst)));
+        assert!(calls.load(Ordering::SeqCst));
+    }
+}

@@ -1,0 +1,293 @@
+//! Requests to batches to events: the only token loop, and the one object that every door shares.
+
+mod event;
+mod info;
+mod load;
+mod options;
+mod request;
+mod scheduler;
+mod sequence;
+mod stats;
+mod step;
+mod stop;
+#[cfg(test)]
+mod tests;
+mod ticket;
+mod worker;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub use event::{Chunk, Event, EventStream, Finish, FinishReason, Poll, StopReason, Waker};
+pub use info::ModelInfo;
+pub use options::{Backend, DEFAULT_MAX_QUEUE, LoadOptions, ModelSource};
+pub use request::{Prompt, Request};
+pub use stats::{Metrics, Stats, Usage};
+#[cfg(feature = "python")]
+pub(crate) use worker::panic_text;
+
+use crate::chat::{ChatTemplate, Message};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Forward, Limits, MemoryPlan};
+use crate::tokenizer::Tokenizer;
+use load::Parts;
+use sequence::{Sequence, Start};
+use ticket::Ticket;
+use worker::Status;
+
+/// A loaded model and its worker thread. Clones share both; any number of threads may submit at once.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    tokenizer: Arc<Tokenizer>,
+    template: ChatTemplate,
+    end_of_turn: BTreeSet<u32>,
+    info: ModelInfo,
+    limits: Limits,
+    load: Duration,
+    max_queue: usize,
+    taken: Arc<AtomicUsize>,
+    status: Arc<Status>,
+    door: Mutex<Option<Door>>,
+    /// The process that the worker runs in: a forked child has none.
+    pid: u32,
+}
+
+/// The way to the worker, there until the engine closes.
+struct Door {
+    requests: Sender<Sequence>,
+    worker: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Validates and loads a model, and starts its worker.
+    ///
+    /// # Errors
+    /// Any error of the file, the tokenizer, the template, the device or the memory; see [`ErrorKind`].
+    pub fn load(options: &LoadOptions) -> Result<Self> {
+        Self::start(load::load(options)?, options.max_queue)
+    }
+
+    /// The memory that a model would take, from its header alone.
+    ///
+    /// # Errors
+    /// Any error of the file's header, and [`ErrorKind::UnsupportedModel`] for a model that would run wrongly.
+    pub fn estimate(options: &LoadOptions) -> Result<MemoryPlan> {
+        let (file, plan) = load::open(&options.source)?;
+        load::plan_memory(&plan, options.context_length, file.name())
+    }
+
+    fn start(parts: Parts, max_queue: usize) -> Result<Self> {
+        let Parts { model, tokenizer, template, end_of_turn, info, load } = parts;
+        let (limits, status) = (model.limits(), Arc::<Status>::default());
+        let door = Door::open(model, Arc::clone(&status))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                tokenizer,
+                template,
+                end_of_turn,
+                info,
+                limits,
+                load,
+                max_queue,
+                taken: Arc::default(),
+                status,
+                door: Mutex::new(Some(door)),
+                pid: std::process::id(),
+            }),
+        })
+    }
+
+    /// Starts answering `request`. Returns at once; the answer comes through the stream.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidParameter`] for a parameter or prompt that cannot be used, [`ErrorKind::Template`],
+    /// [`ErrorKind::ContextOverflow`], [`ErrorKind::QueueFull`], [`ErrorKind::Closed`], [`ErrorKind::Fork`], or
+    /// [`ErrorKind::Internal`] after the worker broke.
+    pub fn submit(&self, request: Request) -> Result<EventStream> {
+        let inner = &*self.inner;
+        inner.check_alive()?;
+        request.params.validate(inner.limits.vocab_size)?;
+        let prompt = self.prompt_tokens(&request.prompt)?;
+        let limit = inner.limits.context_length;
+        if prompt.len() >= limit {
+            return Err(overflow(prompt.len(), limit));
+        }
+        let most = inner.max_queue.saturating_add(inner.limits.slots);
+        let ticket = Ticket::take(&inner.taken, most).ok_or_else(|| inner.queue_full())?;
+        let (events, stream) = event::channel();
+        let sequence = Sequence::new(Start {
+            prompt,
+            seed: request.params.seed.unwrap_or_else(rand::random),
+            params: request.params,
+            end_of_turn: inner.end_of_turn.clone(),
+            tokenizer: Arc::clone(&inner.tokenizer),
+            context_length: limit,
+            load: inner.load,
+            events,
+            ticket,
+        });
+        let door = inner.door.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = door.as_ref().ok_or_else(closed)?.requests.send(sequence);
+        drop(door);
+        match sent {
+            Ok(()) => Ok(stream),
+            Err(_) => Err(inner.status.broken().unwrap_or_else(closed)),
+        }
+    }
+
+    /// The token ids that `prompt` becomes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidParameter`] for an empty prompt or an unknown token id, [`ErrorKind::Template`].
+    pub fn prompt_tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        let tokenizer = &self.inner.tokenizer;
+        let tokens = match prompt {
+            Prompt::Text(text) | Prompt::Raw(text) if text.is_empty() => return Err(empty_prompt()),
+            Prompt::Text(text) if tokenizer.begins_with_control(text) => {
+                tokenizer.encode_prompt(text, None)?
+            }
+            Prompt::Raw(text) => tokenizer.encode_prompt(text, None)?,
+            Prompt::Text(text) => self.templated(&[Message::new("user", text)])?,
+            Prompt::Messages(messages) if messages.is_empty() => return Err(empty_prompt()),
+            Prompt::Messages(messages) => self.templated(messages)?,
+            Prompt::Tokens(ids) => {
+                let size = self.inner.limits.vocab_size;
+                if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
+                    return Err(Error::invalid(
+                        "prompt",
+                        format!("The prompt holds the token id {id}, and the vocabulary has {size} entries."),
+                        format!("Use ids from 0 to {}.", size.saturating_sub(1)),
+                    ));
+                }
+                ids.clone()
+            }
+        };
+        if tokens.is_empty() { Err(empty_prompt()) } else { Ok(tokens) }
+    }
+
+    fn templated(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        let tokenizer = &self.inner.tokenizer;
+        let rendered = self.inner.template.render(messages, true, tokenizer.special_tokens())?;
+        tokenizer.encode_rendered(&rendered, None)
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.inner.tokenizer
+    }
+
+    /// The chat template.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.inner.template
+    }
+
+    /// Facts about the model.
+    pub fn info(&self) -> &ModelInfo {
+        &self.inner.info
+    }
+
+    /// What the engine is doing.
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.inner.status.stats();
+        stats.queued = self.inner.taken.load(Ordering::Acquire).saturating_sub(stats.active);
+        stats
+    }
+
+    /// Whether [`Engine::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.inner.status.closing.load(Ordering::Acquire)
+    }
+
+    /// Ends every request, the worker and the model. Waits for the pass that is under way. A second call does nothing.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+}
+
+impl Inner {
+    fn check_alive(&self) -> Result<()> {
+        if self.pid != std::process::id() {
+            return Err(Error::new(
+                ErrorKind::Fork,
+                "This generator was made in the parent process; a forked child has none of its threads.",
+                "Make a new Generator in the child, or start workers with spawn or forkserver.",
+            ));
+        }
+        if self.status.closing.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        self.status.broken().map_or(Ok(()), Err)
+    }
+
+    fn queue_full(&self) -> Error {
+        // No estimate is better than a second without knowing what the requests before this one ask for.
+        let retry_after = Duration::from_secs(1);
+        Error::new(
+            ErrorKind::QueueFull { retry_after },
+            format!("{} requests are waiting, as many as max_queue allows.", self.max_queue),
+            "Try again in a second, or make the Generator with a larger max_queue=.",
+        )
+    }
+
+    fn close(&self) {
+        if self.pid != std::process::id() {
+            return;
+        }
+        self.status.closing.store(true, Ordering::Release);
+        let door = self.door.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Door { requests, worker }) = door {
+            drop(requests);
+            // The worker catches its own panics; there is nothing to learn from a failed join.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.pid == std::process::id() {
+            self.close();
+        } else {
+            // The thread and the locks of the channel stayed in the parent: nothing here may touch them.
+            std::mem::forget(self.door.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+impl Door {
+    fn open(model: Box<dyn Forward>, status: Arc<Status>) -> Result<Self> {
+        let (requests, inbox) = channel();
+        let worker = std::thread::Builder::new()
+            .name("phicandle".to_owned())
+            .spawn(move || worker::work(model, &inbox, &status))
+            .map_err(|error| Error::internal(format!("The engine's thread did not start: {error}.")))?;
+        Ok(Self { requests, worker })
+    }
+}
+
+/// The error of a generator that was closed.
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "The generator is closed.", "Make a new Generator.")
+}
+
+fn empty_prompt() -> Error {
+    Error::invalid("prompt", "The prompt is empty.", "Give some text, messages or token ids.")
+}
+
+fn overflow(prompt_tokens: usize, limit: usize) -> Error {
+    Error::new(
+        ErrorKind::ContextOverflow { prompt_tokens, limit },
+        format!(
+            "The prompt has {prompt_tokens} tokens, and the context holds {limit} with room for one to answer."
+        ),
+        "Shorten the prompt, or make the Generator with a larger context_length= if the model allows it.",
+    )
+}

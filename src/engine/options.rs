@@ -1,0 +1,84 @@
+//! How to load a model.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::model::Device;
+
+/// Requests that may wait unless the caller says otherwise.
+pub const DEFAULT_MAX_QUEUE: usize = 1024;
+
+/// Where a model's bytes are.
+#[derive(Debug, Clone)]
+pub enum ModelSource {
+    /// A `.gguf` file.
+    File(PathBuf),
+    /// A GGUF image inside the program, and a name for messages.
+    Static(&'static str, &'static [u8]),
+}
+
+/// What computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// The best one for the device. In this version that is [`Backend::Candle`].
+    #[default]
+    Auto,
+    /// candle-transformers' models.
+    Candle,
+}
+
+impl Backend {
+    /// Reads `auto` or `candle`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for any other text.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "candle" => Ok(Self::Candle),
+            _ => Err(Error::invalid(
+                "backend",
+                format!("There is no backend {text:?} in this version."),
+                "Use \"auto\" or \"candle\".",
+            )),
+        }
+    }
+}
+
+/// How to load a model. [`LoadOptions::new`] gives the defaults.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Where the model is.
+    pub source: ModelSource,
+    /// A `tokenizer.json`, or a `.gguf` whose tokenizer to use, in place of the file's own.
+    pub tokenizer: Option<PathBuf>,
+    /// A Jinja chat template in place of the file's own.
+    pub chat_template: Option<String>,
+    /// Where to compute.
+    pub device: Device,
+    /// What computes.
+    pub backend: Backend,
+    /// Threads to compute with; `None` lets the backend choose. Candle's pool is one for the process, sized by
+    /// `RAYON_NUM_THREADS`, so that backend can only warn when another number is asked for.
+    pub threads: Option<usize>,
+    /// Tokens that a sequence may hold; `None` takes the longest that the file, the backend and the memory allow.
+    pub context_length: Option<usize>,
+    /// Requests that may wait for their turn; one more is refused.
+    pub max_queue: usize,
+}
+
+impl LoadOptions {
+    /// The defaults, for the model at `source`.
+    pub fn new(source: ModelSource) -> Self {
+        Self {
+            source,
+            tokenizer: None,
+            chat_template: None,
+            device: Device::default(),
+            backend: Backend::default(),
+            threads: None,
+            context_length: None,
+            max_queue: DEFAULT_MAX_QUEUE,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Who computes next: requests wait in order of arrival and move into free slots.
+
+use std::collections::VecDeque;
+
+use super::sequence::Sequence;
+use crate::model::{Batch, Limits, Run};
+
+/// Waiting sequences, and those in a slot.
+pub(super) struct Scheduler {
+    waiting: VecDeque<Sequence>,
+    slots: Vec<Option<Sequence>>,
+    run_tokens: usize,
+}
+
+impl Scheduler {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            slots: (0..limits.slots.max(1)).map(|_| None).collect(),
+            run_tokens: limits.run_tokens,
+        }
+    }
+
+    pub(super) fn push(&mut self, sequence: Sequence) {
+        self.waiting.push_back(sequence);
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.slots.iter().all(Option::is_none)
+    }
+
+    /// Waiting and active sequences.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.waiting.len(), self.slots.iter().flatten().count())
+    }
+
+    /// Moves waiting sequences into free slots, the longest-waiting first.
+    pub(super) fn admit(&mut self) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_none()) {
+            *slot = self.waiting.pop_front();
+        }
+    }
+
+    /// The next pass: the next tokens of every sequence in a slot.
+    pub(super) fn plan(&mut self) -> Batch {
+        let run_tokens = self.run_tokens;
+        let runs = self
+            .slots
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(slot, sequence)| {
+                let (start, tokens, wants_logits) = sequence.as_mut()?.next_tokens(run_tokens);
+                Some(Run { slot, start, tokens: tokens.to_vec(), wants_logits })
+            })
+            .collect();
+        Batch { runs }
+    }
+
+    /// The sequence in `slot`.
+    pub(super) fn slot_mut(&mut self, slot: usize) -> Option<&mut Sequence> {
+        self.slots.get_mut(slot)?.as_mut()
+    }
+
+    /// Empties `slot`.
+    pub(super) fn take(&mut self, slot: usize) -> Option<Sequence> {
+        self.slots.get_mut(slot)?.take()
+    }
+
+    /// The sequences that wait and have been ended by their caller or the clock.
+    pub(super) fn take_interrupted_waiting(&mut self) -> Vec<Sequence> {
+        let (ended, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|sequence| sequence.interrupted().is_some());
+        self.waiting = waiting;
+        Vec::from_iter::<VecDeque<_>>(ended)
+    }
+
+    /// The slots in use.
+    pub(super) fn active(&self) -> Vec<usize> {
+        (0..self.slots.len()).filter(|&slot| self.slots[slot].is_some()).collect()
+    }
+
+    /// Everything, waiting or active.
+    pub(super) fn drain(&mut self) -> Vec<Sequence> {
+        self.slots.iter_mut().filter_map(Option::take).chain(self.waiting.drain(..)).collect()
+    }
+}

@@ -1,0 +1,386 @@
+//! The engine with a scripted model: scheduling, stopping and failing, without weights.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::info::{Loaded, ModelInfo};
+use super::load::Parts;
+use super::*;
+use crate::gguf::{Architecture, ModelPlan, RopePlan, RopeScaling};
+use crate::model::{Batch, Device, Logits, available_memory};
+use crate::sampling::SamplingParams;
+
+const CONTEXT: usize = 64;
+const RUN: usize = 4;
+const SOON: Duration = Duration::from_secs(10);
+
+/// What the scripted model does with a pass.
+#[derive(Clone, Copy, PartialEq)]
+enum Script {
+    /// Says the alphabet, from the letter after the last token.
+    Alphabet,
+    /// Says the alphabet, a millisecond or so per pass.
+    Slow,
+    /// Gives logits that are not numbers.
+    NotANumber,
+    /// Fails every pass.
+    Failing,
+    /// Panics in every pass.
+    Panicking,
+}
+
+struct Scripted {
+    script: Script,
+    vocab_size: usize,
+    /// The tokens seen in each slot, to check that positions are continuous.
+    seen: Vec<u32>,
+    longest_run: Arc<AtomicUsize>,
+}
+
+impl Forward for Scripted {
+    fn limits(&self) -> Limits {
+        Limits { slots: 1, run_tokens: RUN, context_length: CONTEXT, vocab_size: self.vocab_size }
+    }
+
+    fn forward(&mut self, batch: &Batch, logits: &mut Logits) -> Result<()> {
+        logits.reset(self.vocab_size);
+        for run in &batch.runs {
+            if run.start == 0 {
+                self.seen.clear();
+            }
+            assert_eq!(run.start, self.seen.len(), "positions are continuous");
+            self.seen.extend(&run.tokens);
+            self.longest_run.fetch_max(run.tokens.len(), Ordering::SeqCst);
+            match self.script {
+                Script::Failing => return Err(Error::internal("Scripted failure.")),
+                Script::Panicking => panic!("scripted panic"),
+                Script::Slow => std::thread::sleep(Duration::from_millis(1)),
+                Script::Alphabet | Script::NotANumber => {}
+            }
+            if run.wants_logits {
+                let last = *run.tokens.last().unwrap() as usize;
+                let row = logits.push_row();
+                if self.script == Script::NotANumber {
+                    row.fill(f32::NAN);
+                } else {
+                    row[(last + 1) % 26] = 10.0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, _slot: usize) {
+        self.seen.clear();
+    }
+
+    fn kv_bytes(&self, _slot: usize) -> u64 {
+        self.seen.len() as u64
+    }
+}
+
+/// Tokens 0 to 25 are the letters, then Phi-3's control tokens.
+fn tokenizer() -> Tokenizer {
+    let letters: String = ('a'..='z').enumerate().map(|(id, letter)| format!("\"{letter}\":{id},")).collect();
+    let control = ["<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>"];
+    let added: Vec<String> = control
+        .iter()
+        .zip(26..)
+        .map(|(text, id)| {
+            format!(
+                "{{\"id\":{id},\"content\":\"{text}\",\"single_word\":false,\"lstrip\":false,\"rstrip\":true,\"normalized\":false,\"special\":true}}"
+            )
+        })
+        .collect();
+    let vocab: String = control.iter().zip(26..).map(|(text, id)| format!("\"{text}\":{id},")).collect();
+    let json = format!(
+        "{{\"version\":\"1.0\",\"added_tokens\":[{}],\"pre_tokenizer\":{{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":true}},\"decoder\":{{\"type\":\"ByteLevel\"}},\"model\":{{\"type\":\"BPE\",\"vocab\":{{{letters}{}}},\"merges\":[]}}}}",
+        added.join(","),
+        vocab.trim_end_matches(','),
+    );
+    Tokenizer::from_json(json.as_bytes()).unwrap()
+}
+
+fn engine_with(script: Script, max_queue: usize) -> (Engine, Arc<AtomicUsize>) {
+    let tokenizer = Arc::new(tokenizer());
+    let template = ChatTemplate::phi3().unwrap();
+    let longest_run = Arc::<AtomicUsize>::default();
+    let vocab_size = tokenizer.vocab_size();
+    let plan = ModelPlan {
+        architecture: Architecture::Phi3,
+        name: Some("scripted".to_owned()),
+        n_layer: 1,
+        n_embd: 8,
+        n_head: 1,
+        n_head_kv: 1,
+        head_dim: 8,
+        n_ff: 8,
+        context_length: CONTEXT,
+        vocab_size,
+        rms_eps: 1e-5,
+        rope: RopePlan {
+            dimension_count: 8,
+            freq_base: 10_000.0,
+            scaling: RopeScaling::None,
+            frequency_factors: false,
+        },
+        sliding_window: None,
+        tied_embeddings: false,
+        biases: false,
+        n_expert: 0,
+        parameters: 0,
+        weight_bytes: 0,
+        type_mix: Vec::new(),
+        extra_tensors: Vec::new(),
+    };
+    let memory = MemoryPlan {
+        weights_bytes: 0,
+        kv_bytes: 0,
+        scratch_bytes: 0,
+        available_bytes: available_memory(),
+        context_length: CONTEXT,
+    };
+    let info = ModelInfo::new(
+        &plan,
+        &Loaded {
+            source: "scripted",
+            chat_template: template.source(),
+            has_chat_template: false,
+            device: Device::Cpu,
+            memory,
+            load_s: 0.0,
+        },
+    );
+    let parts = Parts {
+        model: Box::new(Scripted {
+            script,
+            vocab_size,
+            seen: Vec::new(),
+            longest_run: Arc::clone(&longest_run),
+        }),
+        end_of_turn: tokenizer.end_of_turn_ids(Some(template.source())),
+        tokenizer,
+        template,
+        info,
+        load: Duration::ZERO,
+    };
+    (Engine::start(parts, max_queue).unwrap(), longest_run)
+}
+
+fn engine(script: Script) -> Engine {
+    engine_with(script, DEFAULT_MAX_QUEUE).0
+}
+
+fn request(prompt: &str, change: impl FnOnce(&mut SamplingParams)) -> Request {
+    let mut params =
+        SamplingParams { temperature: 0.0, repeat_penalty: 1.0, seed: Some(1), ..SamplingParams::default() };
+    change(&mut params);
+    Request { prompt: Prompt::Raw(prompt.to_owned()), params }
+}
+
+/// Reads a stream to its end: the text, and the last event.
+fn read(stream: &EventStream) -> (String, Event) {
+    let mut text = String::new();
+    loop {
+        match stream.next(SOON) {
+            Poll::Event(Event::Chunk(chunk)) => text.push_str(&chunk.text),
+            Poll::Event(last) => {
+                assert!(matches!(stream.next(SOON), Poll::End));
+                return (text, last);
+            }
+            Poll::Pending => panic!("no event within {SOON:?}"),
+            Poll::End => panic!("the stream ended without a last event"),
+        }
+    }
+}
+
+fn finish(event: Event) -> Finish {
+    match event {
+        Event::Finish(finish) => finish,
+        other => panic!("not a finish: {other:?}"),
+    }
+}
+
+fn failure(event: Event) -> Error {
+    match event {
+        Event::Failed(error) => error,
+        other => panic!("not a failure: {other:?}"),
+    }
+}
+
+#[test]
+fn an_answer_is_counted_and_cut_at_max_tokens() {
+    let (engine, longest_run) = engine_with(Script::Alphabet, 4);
+    let stream = engine.submit(request("abcdef", |params| params.max_tokens = Some(3))).unwrap();
+    let (text, last) = read(&stream);
+    let finish = finish(last);
+    assert_eq!(text, "ghi");
+    assert_eq!(finish.reason, FinishReason::Length);
+    assert_eq!((finish.usage.prompt_tokens, finish.usage.completion_tokens), (6, 3));
+    assert_eq!(finish.seed, 1);
+    assert_eq!(longest_run.load(Ordering::SeqCst), RUN, "a prompt enters in runs");
+    let stats = engine.stats();
+    assert_eq!((stats.queued, stats.active), (0, 0));
+}
+
+#[test]
+fn the_context_ends_an_answer() {
+    let engine = engine(Script::Alphabet);
+    let (text, last) = read(&engine.submit(request("a", |params| params.max_tokens = None)).unwrap());
+    assert_eq!(finish(last).reason, FinishReason::Length);
+    assert_eq!(text.len(), CONTEXT - 1);
+}
+
+#[test]
+fn stop_strings_and_stop_tokens_stop() {
+    let engine = engine(Script::Alphabet);
+    let (text, last) =
+        read(&engine.submit(request("a", |params| params.stop = vec!["fg".to_owned()])).unwrap());
+    assert_eq!(text, "bcde");
+    assert_eq!(finish(last).stop_reason, Some(StopReason::Text("fg".to_owned())));
+    let (text, last) = read(&engine.submit(request("a", |params| params.stop_token_ids = vec![4])).unwrap());
+    assert_eq!(text, "bcd");
+    let last = finish(last);
+    assert_eq!((last.stop_reason, last.usage.completion_tokens), (Some(StopReason::Token(4)), 4));
+}
+
+#[test]
+fn min_tokens_holds_every_stop_off() {
+    let engine = engine(Script::Alphabet);
+    let (text, _) = read(
+        &engine
+            .submit(request("a", |params| {
+                params.stop = vec!["c".to_owned(), "g".to_owned()];
+                params.min_tokens = 4;
+            }))
+            .unwrap(),
+    );
+    assert_eq!(text, "bcdef");
+}
+
+#[test]
+fn a_cancelled_stream_keeps_its_text() {
+    let engine = engine(Script::Slow);
+    let stream = engine.submit(request("a", |params| params.max_tokens = None)).unwrap();
+    assert!(matches!(stream.next(SOON), Poll::Event(Event::Chunk(_))));
+    stream.cancel();
+    let (_, last) = read(&stream);
+    assert_eq!(finish(last).reason, FinishReason::Cancelled);
+}
+
+#[test]
+fn a_dropped_stream_makes_way_for_the_next() {
+    let engine = engine(Script::Slow);
+    drop(engine.submit(request("a", |params| params.max_tokens = None)).unwrap());
+    let (text, _) = read(&engine.submit(request("a", |params| params.max_tokens = Some(2))).unwrap());
+    assert_eq!(text, "bc");
+}
+
+#[test]
+fn a_timeout_counts_the_wait() {
+    let engine = engine(Script::Slow);
+    let first = engine.submit(request("a", |params| params.max_tokens = None)).unwrap();
+    let second =
+        engine.submit(request("a", |params| params.timeout = Some(Duration::from_nanos(1)))).unwrap();
+    let (text, last) = read(&second);
+    assert_eq!((text.as_str(), finish(last).reason), ("", FinishReason::Timeout));
+    drop(first);
+}
+
+#[test]
+fn the_queue_is_bounded() {
+    let (engine, _) = engine_with(Script::Slow, 1);
+    let streams: Vec<_> = (0..2).map(|_| engine.submit(request("a", |_| {})).unwrap()).collect();
+    let refused = engine.submit(request("a", |_| {})).err().unwrap();
+    assert!(matches!(refused.kind(), ErrorKind::QueueFull { .. }));
+    for stream in &streams {
+        read(stream);
+    }
+    // The place is given back a moment after the last event.
+    while engine.stats().queued > 0 {
+        std::thread::yield_now();
+    }
+    engine.submit(request("a", |_| {})).unwrap();
+}
+
+#[test]
+fn logits_that_are_not_numbers_fail_one_request() {
+    let engine = engine(Script::NotANumber);
+    for _ in 0..2 {
+        let (_, last) = read(&engine.submit(request("a", |_| {})).unwrap());
+        assert!(matches!(failure(last).kind(), ErrorKind::Numerical));
+    }
+}
+
+#[test]
+fn a_failed_pass_fails_one_request() {
+    let engine = engine(Script::Failing);
+    for _ in 0..2 {
+        let (_, last) = read(&engine.submit(request("a", |_| {})).unwrap());
+        assert_eq!(failure(last).message(), "Scripted failure.");
+    }
+}
+
+#[test]
+fn a_panic_is_an_error_for_this_request_and_every_later_one() {
+    let engine = engine(Script::Panicking);
+    let (_, last) = read(&engine.submit(request("a", |_| {})).unwrap());
+    assert!(failure(last).message().contains("scripted panic"));
+    let later = engine.submit(request("a", |_| {})).err().unwrap();
+    assert!(matches!(later.kind(), ErrorKind::Internal));
+    engine.close();
+}
+
+#[test]
+fn close_ends_everything() {
+    let engine = engine(Script::Slow);
+    let stream = engine.submit(request("a", |params| params.max_tokens = None)).unwrap();
+    engine.close();
+    engine.close();
+    let (_, last) = read(&stream);
+    assert!(matches!(failure(last).kind(), ErrorKind::Closed));
+    assert!(matches!(engine.submit(request("a", |_| {})).err().unwrap().kind(), ErrorKind::Closed));
+}
+
+#[test]
+fn prompts_are_checked() {
+    let engine = engine(Script::Alphabet);
+    let refused = |prompt: Prompt| {
+        let params = SamplingParams::default();
+        engine.submit(Request { prompt, params }).err().unwrap()
+    };
+    for prompt in [
+        Prompt::Text(String::new()),
+        Prompt::Raw(String::new()),
+        Prompt::Messages(Vec::new()),
+        Prompt::Tokens(Vec::new()),
+        Prompt::Tokens(vec![1_000_000]),
+    ] {
+        assert!(
+            matches!(refused(prompt).kind(), ErrorKind::InvalidParameter { parameter, .. } if parameter == "prompt")
+        );
+    }
+    let long = refused(Prompt::Tokens(vec![0; CONTEXT]));
+    assert!(matches!(long.kind(), ErrorKind::ContextOverflow { prompt_tokens: CONTEXT, limit: CONTEXT }));
+}
+
+#[test]
+fn threads_take_turns_and_read_their_own_text() {
+    let engine = engine(Script::Alphabet);
+    std::thread::scope(|scope| {
+        for letter in 'a'..='h' {
+            let engine = engine.clone();
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    let prompt = letter.to_string();
+                    let stream =
+                        engine.submit(request(&prompt, |params| params.max_tokens = Some(2))).unwrap();
+                    let expected: String =
+                        [letter as u8 + 1, letter as u8 + 2].map(char::from).iter().collect();
+                    assert_eq!(read(&stream).0, expected);
+                }
+            });
+        }
+    });
+}

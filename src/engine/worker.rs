@@ -1,0 +1,105 @@
+//! The one thread that computes: requests in, steps, events out.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::scheduler::Scheduler;
+use super::sequence::Sequence;
+use super::stats::Stats;
+use super::step::{Progress, step};
+use crate::error::Error;
+use crate::model::{Forward, Logits};
+
+/// What the engine's doors and its worker both see.
+#[derive(Default)]
+pub(super) struct Status {
+    /// Set by the engine: end everything and stop.
+    pub(super) closing: AtomicBool,
+    /// Set by the worker when it broke: every later request gets this error.
+    pub(super) broken: Mutex<Option<Error>>,
+    /// Kept by the worker.
+    pub(super) stats: Mutex<Stats>,
+}
+
+impl Status {
+    pub(super) fn broken(&self) -> Option<Error> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The worker's life: until the engine closes or drops its end of `requests`.
+pub(super) fn work(mut model: Box<dyn Forward>, requests: &Receiver<Sequence>, status: &Arc<Status>) {
+    let mut scheduler = Scheduler::new(model.limits());
+    let mut logits = Logits::default();
+    while receive(&mut scheduler, requests, status) {
+        let stepped = catch_unwind(AssertUnwindSafe(|| step(&mut scheduler, model.as_mut(), &mut logits)));
+        match stepped {
+            Ok(progress) => record(&scheduler, model.as_ref(), &progress, status),
+            Err(panic) => return abandon(&mut scheduler, requests, panic.as_ref(), status),
+        }
+    }
+    // Dropping a sequence tells its reader that the engine closed.
+    drop(scheduler.drain());
+}
+
+/// Takes in what has arrived, waiting for it when there is nothing to do. False: the engine closes.
+fn receive(scheduler: &mut Scheduler, requests: &Receiver<Sequence>, status: &Status) -> bool {
+    if scheduler.is_idle() {
+        match requests.recv() {
+            Ok(sequence) => scheduler.push(sequence),
+            Err(_) => return false,
+        }
+    }
+    loop {
+        if status.closing.load(Ordering::Acquire) {
+            return false;
+        }
+        match requests.try_recv() {
+            Ok(sequence) => scheduler.push(sequence),
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => return false,
+        }
+    }
+}
+
+fn record(scheduler: &Scheduler, model: &dyn Forward, progress: &Progress, status: &Status) {
+    let (queued, active) = scheduler.counts();
+    let kv_bytes = scheduler.active().into_iter().map(|slot| model.kv_bytes(slot)).sum();
+    let mut stats = status.stats.lock().unwrap_or_else(PoisonError::into_inner);
+    stats.queued = queued;
+    stats.active = active;
+    stats.kv_bytes = kv_bytes;
+    stats.finished += progress.finished;
+    stats.prompt_tokens += progress.prompt_tokens;
+    stats.completion_tokens += progress.completion_tokens;
+}
+
+/// After a panic nothing of the model can be trusted: everyone is told, and the engine takes no more.
+fn abandon(
+    scheduler: &mut Scheduler,
+    requests: &Receiver<Sequence>,
+    panic: &(dyn std::any::Any + Send),
+    status: &Status,
+) {
+    let error = Error::internal(format!("The engine's worker panicked: {}.", panic_text(panic)));
+    *status.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+    let left = scheduler.drain();
+    for sequence in left.into_iter().chain(requests.try_iter()) {
+        sequence.fail(error.clone());
+    }
+}
+
+/// The message of a panic.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

@@ -1,0 +1,119 @@
+//! A validated header in Candle's terms, so that Candle's own parser never reads the file.
+
+use std::collections::HashMap;
+
+use candle_core::Shape;
+use candle_core::quantized::GgmlDType;
+use candle_core::quantized::gguf_file::{Content, TensorInfo, Value, VersionedMagic};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::gguf::{self, GgmlType, GgufFile, Header, ModelPlan};
+
+/// The header of a file as Candle's loaders want it, with `context_length` in place of the file's: their tables and
+/// caches are sized by it.
+pub(super) fn content(header: &Header, plan: &ModelPlan, context_length: usize) -> Result<Content> {
+    let tensor_infos = header
+        .tensors
+        .iter()
+        .filter(|tensor| !plan.extra_tensors.contains(&tensor.name))
+        .map(|tensor| {
+            // GGUF lists the row length first, Candle last.
+            let dims: Vec<usize> =
+                tensor.shape.iter().rev().map(|&dim| to_usize(dim, &tensor.name)).collect::<Result<_>>()?;
+            let info = TensorInfo {
+                ggml_dtype: dtype(tensor.kind, &tensor.name)?,
+                shape: Shape::from(dims),
+                offset: tensor.offset,
+            };
+            Ok((tensor.name.clone(), info))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Content {
+        magic: VersionedMagic::GgufV3,
+        metadata: metadata(plan, context_length)?,
+        tensor_infos,
+        tensor_data_offset: header.data_offset,
+    })
+}
+
+fn metadata(plan: &ModelPlan, context_length: usize) -> Result<HashMap<String, Value>> {
+    let arch = plan.architecture.name();
+    let counts = [
+        ("attention.head_count", plan.n_head),
+        ("attention.head_count_kv", plan.n_head_kv),
+        ("block_count", plan.n_layer),
+        ("embedding_length", plan.n_embd),
+        ("feed_forward_length", plan.n_ff),
+        ("context_length", context_length),
+        ("rope.dimension_count", plan.rope.dimension_count),
+    ];
+    let mut metadata = HashMap::new();
+    metadata.insert("general.architecture".to_owned(), Value::String(arch.to_owned()));
+    for (key, count) in counts {
+        let count = u32::try_from(count).map_err(|_| {
+            Error::corrupt(
+                format!("{arch}.{key}"),
+                None,
+                format!("The key {arch}.{key} is {count}, past 32 bits."),
+            )
+        })?;
+        metadata.insert(format!("{arch}.{key}"), Value::U32(count));
+    }
+    metadata.insert(format!("{arch}.attention.layer_norm_rms_epsilon"), Value::F32(plan.rms_eps));
+    metadata.insert(format!("{arch}.rope.freq_base"), Value::F32(plan.rope.freq_base));
+    Ok(metadata)
+}
+
+/// Refuses weights that are not numbers: they would turn every answer into noise without a word.
+pub(super) fn check_weights(file: &GgufFile) -> Result<()> {
+    for tensor in &file.header().tensors {
+        if let Some(block) = gguf::check_finite(tensor.kind, file.tensor_bytes(tensor)?) {
+            let message = format!(
+                "The tensor {} of {} holds a value that is not finite, in block {block}.",
+                tensor.name,
+                file.name()
+            );
+            return Err(Error::corrupt(
+                &tensor.name,
+                Some(file.header().data_offset + tensor.offset),
+                message,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn to_usize(dim: u64, tensor: &str) -> Result<usize> {
+    usize::try_from(dim).map_err(|_| {
+        Error::corrupt(tensor, None, format!("The tensor {tensor} is too large for this machine."))
+    })
+}
+
+fn dtype(kind: GgmlType, tensor: &str) -> Result<GgmlDType> {
+    Ok(match kind {
+        GgmlType::F32 => GgmlDType::F32,
+        GgmlType::F16 => GgmlDType::F16,
+        GgmlType::BF16 => GgmlDType::BF16,
+        GgmlType::Q4_0 => GgmlDType::Q4_0,
+        GgmlType::Q4_1 => GgmlDType::Q4_1,
+        GgmlType::Q5_0 => GgmlDType::Q5_0,
+        GgmlType::Q5_1 => GgmlDType::Q5_1,
+        GgmlType::Q8_0 => GgmlDType::Q8_0,
+        GgmlType::Q2_K => GgmlDType::Q2K,
+        GgmlType::Q3_K => GgmlDType::Q3K,
+        GgmlType::Q4_K => GgmlDType::Q4K,
+        GgmlType::Q5_K => GgmlDType::Q5K,
+        GgmlType::Q6_K => GgmlDType::Q6K,
+        other => {
+            return Err(Error::new(
+                ErrorKind::UnsupportedModel {
+                    arch: None,
+                    tensor: Some(tensor.to_owned()),
+                    quant: Some(other.name().to_owned()),
+                },
+                format!("The candle backend cannot read the tensor {tensor}: its type is {}.", other.name()),
+                "Use a file in Q4_K_M, Q8_0, F16 or another type of: Q2_K to Q6_K, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, F16, BF16, F32.",
+            ));
+        }
+    })
+}

@@ -1,0 +1,164 @@
+//! The `candle` backend: candle-transformers' own models, as the tutorial uses them.
+//!
+//! The reference on CPU, and the way to CUDA and Metal. What these models leave out is refused in [`limits`].
+
+mod content;
+mod limits;
+mod plan;
+
+use std::io::Cursor;
+
+use candle_core::{DType, Tensor};
+use candle_transformers::models::{quantized_llama, quantized_phi3};
+
+use super::{Batch, Device, Forward, Limits, Logits, MemoryPlan, Run};
+use crate::error::{Error, Result};
+use crate::gguf::{Architecture, GgufFile, ModelPlan};
+
+/// A model of candle-transformers with one sequence in it.
+pub struct CandleBackend {
+    /// The weights with empty caches. Each sequence starts from a clone, which shares the weights: the models keep keys,
+    /// values and every mask they ever made inside themselves, and this is the one way to drop them.
+    blank: Weights,
+    /// The sequence in the one slot.
+    sequence: Option<Sequence>,
+    device: candle_core::Device,
+    limits: Limits,
+    /// Bytes of keys and values per token.
+    kv_token_bytes: u64,
+    /// Whether the full context is allocated with the first token.
+    kv_in_full: bool,
+}
+
+#[derive(Clone)]
+enum Weights {
+    Phi3(quantized_phi3::ModelWeights),
+    Llama(quantized_llama::ModelWeights),
+}
+
+struct Sequence {
+    weights: Weights,
+    len: usize,
+}
+
+impl CandleBackend {
+    /// Reads the weights of a validated file onto `device`, for sequences of at most `context_length` tokens.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) for a file that these models would run wrongly,
+    /// [`ErrorKind::CorruptModel`](crate::ErrorKind::CorruptModel) for weights that are not numbers,
+    /// [`ErrorKind::Device`](crate::ErrorKind::Device) when the device does not open.
+    pub fn load(file: &GgufFile, plan: &ModelPlan, device: Device, context_length: usize) -> Result<Self> {
+        limits::check(plan, context_length)?;
+        content::check_weights(file)?;
+        let opened = device.open()?;
+        let content = content::content(file.header(), plan, context_length)?;
+        let mut reader = Cursor::new(file.bytes());
+        let blank = match plan.architecture {
+            Architecture::Phi3 => {
+                Weights::Phi3(quantized_phi3::ModelWeights::from_gguf(false, content, &mut reader, &opened)?)
+            }
+            Architecture::Llama => {
+                Weights::Llama(quantized_llama::ModelWeights::from_gguf(content, &mut reader, &opened)?)
+            }
+        };
+        let limits = Limits {
+            slots: 1,
+            run_tokens: plan::run_tokens(plan, device),
+            context_length,
+            vocab_size: plan.vocab_size,
+        };
+        let kv_token_bytes = plan::kv_token_bytes(plan);
+        let kv_in_full = plan.architecture == Architecture::Phi3;
+        Ok(Self { blank, sequence: None, device: opened, limits, kv_token_bytes, kv_in_full })
+    }
+
+    /// The longest context that this backend runs `plan` right with, in tokens.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) when there is none.
+    pub fn longest_context(plan: &ModelPlan) -> Result<usize> {
+        limits::longest_context(plan)
+    }
+
+    /// What this backend would take for `plan` at `context_length`, against what is available now.
+    pub fn memory(plan: &ModelPlan, context_length: usize) -> MemoryPlan {
+        plan::memory(plan, context_length)
+    }
+
+    fn run(&mut self, run: &Run) -> Result<Tensor> {
+        if run.slot != 0 || run.tokens.is_empty() {
+            return Err(Error::internal(format!(
+                "The candle backend was given {} tokens for slot {}.",
+                run.tokens.len(),
+                run.slot
+            )));
+        }
+        if run.start == 0 {
+            self.sequence = Some(Sequence { weights: self.blank.clone(), len: 0 });
+        }
+        let Some(sequence) = self.sequence.as_mut().filter(|sequence| sequence.len == run.start) else {
+            return Err(Error::internal(format!(
+                "The candle backend holds no sequence of {} tokens.",
+                run.start
+            )));
+        };
+        let input = Tensor::new(run.tokens.as_slice(), &self.device)?.unsqueeze(0)?;
+        let output = match &mut sequence.weights {
+            Weights::Phi3(weights) => weights.forward(&input, run.start),
+            Weights::Llama(weights) => weights.forward(&input, run.start),
+        };
+        // A pass that failed half-way has appended keys in some layers only.
+        match output {
+            Ok(row) => {
+                sequence.len += run.tokens.len();
+                Ok(row)
+            }
+            Err(error) => {
+                self.sequence = None;
+                Err(error.into())
+            }
+        }
+    }
+}
+
+impl Forward for CandleBackend {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn forward(&mut self, batch: &Batch, logits: &mut Logits) -> Result<()> {
+        logits.reset(self.limits.vocab_size);
+        for run in &batch.runs {
+            let row = self.run(run)?;
+            if run.wants_logits {
+                let row = row.squeeze(0)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+                let target = logits.push_row();
+                if row.len() != target.len() {
+                    return Err(Error::internal(format!(
+                        "The model gave {} logits for a vocabulary of {}.",
+                        row.len(),
+                        target.len()
+                    )));
+                }
+                target.copy_from_slice(&row);
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, slot: usize) {
+        if slot == 0 {
+            self.sequence = None;
+        }
+    }
+
+    fn kv_bytes(&self, slot: usize) -> u64 {
+        let tokens = match &self.sequence {
+            Some(_) if slot == 0 && self.kv_in_full => self.limits.context_length,
+            Some(sequence) if slot == 0 => sequence.len,
+            _ => 0,
+        };
+        self.kv_token_bytes * tokens as u64
+    }
+}

@@ -1,0 +1,50 @@
+//! The seam between the engine and what computes: a batch of tokens in, rows of logits out.
+
+mod batch;
+mod candle;
+mod device;
+mod memory;
+
+pub use batch::{Batch, Logits, Run};
+pub use candle::CandleBackend;
+pub use device::Device;
+pub use memory::{MemoryPlan, available_memory, peak_rss};
+
+use crate::error::Result;
+
+/// What a loaded model can take, fixed at load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sequences whose keys and values fit at once.
+    pub slots: usize,
+    /// Most tokens of one [`Run`]: long prompts enter in runs of this size, so that a stop request is heard in between.
+    /// Fixed for a model, because another split may round differently.
+    pub run_tokens: usize,
+    /// Tokens that one sequence may hold, prompt and answer together.
+    pub context_length: usize,
+    /// Length of a row of logits.
+    pub vocab_size: usize,
+}
+
+/// A loaded model: weights, and the keys and values of the sequences in its slots.
+///
+/// The only seam between the engine and a backend. The engine calls it from one thread.
+pub trait Forward: Send {
+    /// What this model can take.
+    fn limits(&self) -> Limits;
+
+    /// Computes the tokens of `batch` and writes one row of logits, for the position after its last token, into `logits`
+    /// for each [`Run`] that wants them, in the order of the runs.
+    ///
+    /// A run that starts at position 0 begins a new sequence in its slot; any other continues the one there.
+    ///
+    /// # Errors
+    /// What the backend reports. The slots of the batch are then unusable until their sequences begin anew.
+    fn forward(&mut self, batch: &Batch, logits: &mut Logits) -> Result<()>;
+
+    /// Frees the keys and values of `slot`.
+    fn release(&mut self, slot: usize);
+
+    /// Bytes of keys and values held for `slot` now.
+    fn kv_bytes(&self, slot: usize) -> u64;
+}

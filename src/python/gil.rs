@@ -1,0 +1,71 @@
+//! The one way in from Python and the one way out of the GIL.
+//!
+//! [`enter`] is around every door: a panic arrives as `InternalError`, never as `PanicException`, which `except
+//! Exception` would miss. [`free`] and [`wait`] give the GIL back while Rust computes or waits. No thread of Rust's
+//! own ever attaches to Python.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use super::error::raise;
+use super::log;
+use crate::engine::panic_text;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Longest wait between two looks at Python's signals: Ctrl-C has an effect within it.
+pub(super) const SLICE: Duration = Duration::from_millis(50);
+
+/// Runs a door's body: a panic in it becomes `InternalError`, and log records that have gathered go to `logging`.
+pub(super) fn enter<T>(py: Python<'_>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        let text = panic_text(panic.as_ref());
+        Err(raise(py, &Error::internal(format!("The Rust core panicked: {text}."))))
+    });
+    log::drain(py);
+    outcome
+}
+
+/// Runs `work`, which takes no longer than its input asks for, without the GIL.
+pub(super) fn free<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    py.detach(work).map_err(|error| raise(py, &error))
+}
+
+/// Calls `look` without the GIL until it has something, and Python's signal handlers in between. `look` may wait for up
+/// to the time that it is given.
+///
+/// # Errors
+/// What a signal handler raises: `KeyboardInterrupt`, as a rule.
+pub(super) fn wait<T: Send>(
+    py: Python<'_>,
+    mut look: impl FnMut(Duration) -> Option<T> + Send,
+) -> PyResult<T> {
+    loop {
+        if let Some(found) = py.detach(|| look(SLICE)) {
+            return Ok(found);
+        }
+        py.check_signals()?;
+        log::drain(py);
+    }
+}
+
+/// Refuses what was made in another process: a forked child has the memory of its parent, but not its threads.
+pub(super) fn same_process(pid: u32) -> Result<()> {
+    if pid == std::process::id() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Fork,
+        "This object was made in the parent process; a forked child has none of its threads.",
+        "Make a new Generator in the child, or start workers with spawn or forkserver.",
+    ))
+}
+
+/// Panics on purpose, so that a test can see a panic arrive as `InternalError`: no input of a caller is known to make
+/// the core panic, and the way out must not be tried for the first time by a user.
+#[pyfunction]
+pub(super) fn panic_for_test(py: Python<'_>) -> PyResult<()> {
+    #[expect(clippy::panic, reason = "the purpose of this door")]
+    enter(py, || free(py, || panic!("a panic for a test")))
+}

@@ -1,0 +1,221 @@
+//! A running answer: `phicandle._phicandle.RawStream`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::error::raise;
+use super::waker::RawWaker;
+use super::{facts, gil};
+use crate::engine::{Event, EventStream, Finish, FinishReason, Metrics, Poll, StopReason, Usage};
+use crate::error::{ErrorKind, Result};
+
+/// Nothing yet.
+pub(super) const PENDING: u8 = 0;
+/// Some text.
+pub(super) const CHUNK: u8 = 1;
+/// The end of the answer, told once; the outcome is there.
+pub(super) const LAST: u8 = 2;
+/// After the end.
+pub(super) const END: u8 = 3;
+
+/// How long a reader stands aside for another reader of the same stream.
+const ASIDE: Duration = Duration::from_millis(5);
+
+/// What one look at the stream gives: a kind, text, and token ids.
+type Look = (u8, String, Vec<u32>);
+
+/// A running answer, and what it has delivered.
+#[pyclass(frozen, module = "phicandle._phicandle")]
+pub(super) struct RawStream {
+    events: EventStream,
+    /// Held by the thread that reads, so that text is noted in the order in which it was taken.
+    reading: Mutex<()>,
+    ledger: Mutex<Ledger>,
+    cancelled: AtomicBool,
+    pid: u32,
+}
+
+#[derive(Default)]
+struct Ledger {
+    text: String,
+    token_ids: Vec<u32>,
+    end: Option<Result<Outcome>>,
+}
+
+/// How the answer ended. A generator that closed under it ends it as cancelled, without the engine's figures.
+#[derive(Clone)]
+struct Outcome {
+    reason: FinishReason,
+    stop_reason: Option<StopReason>,
+    usage: Usage,
+    metrics: Metrics,
+    seed: Option<u64>,
+}
+
+impl From<&Finish> for Outcome {
+    fn from(finish: &Finish) -> Self {
+        Self {
+            reason: finish.reason,
+            stop_reason: finish.stop_reason.clone(),
+            usage: finish.usage,
+            metrics: finish.metrics,
+            seed: Some(finish.seed),
+        }
+    }
+}
+
+impl RawStream {
+    pub(super) fn new(events: EventStream) -> Self {
+        Self {
+            events,
+            reading: Mutex::default(),
+            ledger: Mutex::default(),
+            cancelled: AtomicBool::new(false),
+            pid: std::process::id(),
+        }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the next event, waiting for it up to `wait`; `None` when there is none.
+    fn look(&self, wait: Duration) -> Option<Result<Look>> {
+        let _reading = match self.reading.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                std::thread::sleep(wait.min(ASIDE));
+                return None;
+            }
+        };
+        match self.events.next(wait) {
+            Poll::Event(event) => Some(self.note(event)),
+            Poll::Pending => None,
+            Poll::End => Some(Ok((END, String::new(), Vec::new()))),
+        }
+    }
+
+    /// Notes what an event brings.
+    fn note(&self, event: Event) -> Result<Look> {
+        let mut ledger = self.ledger();
+        match event {
+            Event::Chunk(chunk) => {
+                ledger.text.push_str(&chunk.text);
+                ledger.token_ids.extend_from_slice(&chunk.token_ids);
+                Ok((CHUNK, chunk.text, chunk.token_ids))
+            }
+            Event::Finish(finish) => {
+                ledger.token_ids.extend_from_slice(&finish.token_ids);
+                ledger.end = Some(Ok(Outcome::from(&finish)));
+                Ok((LAST, String::new(), finish.token_ids))
+            }
+            Event::Failed(error) if matches!(error.kind(), ErrorKind::Closed) => {
+                let completion_tokens = ledger.token_ids.len();
+                ledger.end = Some(Ok(Outcome {
+                    reason: FinishReason::Cancelled,
+                    stop_reason: None,
+                    usage: Usage { completion_tokens, ..Usage::default() },
+                    metrics: Metrics::default(),
+                    seed: None,
+                }));
+                Ok((LAST, String::new(), Vec::new()))
+            }
+            Event::Failed(error) => {
+                ledger.end = Some(Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        gil::same_process(self.pid).map_err(|error| raise(py, &error))
+    }
+}
+
+#[pymethods]
+impl RawStream {
+    /// The next event, waiting for it up to `timeout` seconds; `None` waits without limit, 0 does not wait.
+    fn next<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<f64>,
+    ) -> PyResult<(u8, String, Bound<'py, PyTuple>)> {
+        gil::enter(py, || {
+            self.check(py)?;
+            // A time too long for the clock is no limit.
+            let limit = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+            let looked = gil::wait(py, |slice| {
+                let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                let found = self.look(left.map_or(slice, |left| left.min(slice)));
+                let over = left.is_some_and(|left| left <= slice);
+                found.or_else(|| over.then(|| Ok((PENDING, String::new(), Vec::new()))))
+            });
+            if looked.is_err() {
+                // Ctrl-C: the reader is gone.
+                self.cancel();
+            }
+            let (kind, text, token_ids) = looked?.map_err(|error| raise(py, &error))?;
+            Ok((kind, text, PyTuple::new(py, token_ids)?))
+        })
+    }
+
+    /// The text and the token ids delivered so far.
+    fn written<'py>(&self, py: Python<'py>) -> PyResult<(String, Bound<'py, PyTuple>)> {
+        gil::enter(py, || {
+            self.check(py)?;
+            let ledger = self.ledger();
+            Ok((ledger.text.clone(), PyTuple::new(py, &ledger.token_ids)?))
+        })
+    }
+
+    /// How the answer ended; `None` before that. Raises the error that it ended with.
+    fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        gil::enter(py, || {
+            self.check(py)?;
+            let end = self.ledger().end.clone();
+            let Some(outcome) = end.transpose().map_err(|error| raise(py, &error))? else {
+                return Ok(None);
+            };
+            let facts = PyDict::new(py);
+            facts.set_item("finish_reason", outcome.reason.name())?;
+            match outcome.stop_reason {
+                None => facts.set_item("stop_reason", py.None())?,
+                Some(StopReason::Token(id)) => facts.set_item("stop_reason", id)?,
+                Some(StopReason::Text(text)) => facts.set_item("stop_reason", text)?,
+            }
+            facts.set_item("usage", facts::usage(py, &outcome.usage)?)?;
+            facts.set_item("metrics", facts::metrics(py, &outcome.metrics)?)?;
+            facts.set_item("seed", outcome.seed)?;
+            Ok(Some(facts))
+        })
+    }
+
+    /// Whether the end has been delivered.
+    fn done(&self, py: Python<'_>) -> PyResult<bool> {
+        self.check(py)?;
+        Ok(self.ledger().end.is_some())
+    }
+
+    /// Whether `cancel` was called, or Ctrl-C came while waiting.
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Asks for the end. The events up to it still come.
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.events.cancel();
+    }
+
+    /// Has `waker` told `key` whenever there is news.
+    fn wake(&self, waker: &RawWaker, key: u64) {
+        let bell = waker.bell();
+        self.events.on_event(Box::new(move || bell.ring(key)));
+    }
+}

@@ -1,0 +1,50 @@
+"""Models for the tests: a tiny one of random weights, which talks nonsense at any length, and the demo."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from gguf_files import write_tiny  # noqa: E402 - found in the folder that was added just above
+
+from phicandle import Generator  # noqa: E402
+
+PROMPT = "Write a haiku about ice hockey"
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Phi-3 file with room for 8192 tokens."""
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
+    write_tiny(path, context=8192)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_file: Path) -> Iterator[Generator]:
+    """One generator of random weights for tests that do not break it."""
+    with Generator(tiny_file) as generator:
+        yield generator
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Generator]:
+    """The demo, for tests that do not break it."""
+    with Generator("demo") as generator:
+        yield generator
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty hub cache and no network. Returns the cache's folder."""
+    for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_TOKEN", "HF_TOKEN_PATH", "PHICANDLE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path / "hub"

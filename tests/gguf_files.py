@@ -1,0 +1,348 @@
+"""Writes GGUF files for tests: small sound models, and files that lie about anything.
+
+Only the standard library is used, and the bytes depend on the arguments alone::
+
+    from gguf_files import tiny, write_tiny
+
+    write_tiny(tmp_path / "tiny.gguf")                          # a whole `phi3` model of random weights
+    write_tiny(tmp_path / "tiny.gguf", arch="llama", dtype="Q8_0", layers=3)
+    file = tiny()
+    file.set("phi3.block_count", "u32", 0)                      # a lie
+    file.write(tmp_path / "bad.gguf")
+
+The `llama` model holds the same weights as the `phi3` one (q, k, v and gate, up apart; the rows of q and k in the order
+of interleaved rope), so both must give the same text.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import random
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+#: Numbers of the metadata types.
+KINDS = {
+    "u8": 0, "i8": 1, "u16": 2, "i16": 3, "u32": 4, "i32": 5, "f32": 6, "bool": 7, "str": 8, "array": 9,
+    "u64": 10, "i64": 11, "f64": 12,
+}  # fmt: skip
+_FORMATS = {
+    "u8": "<B", "i8": "<b", "u16": "<H", "i16": "<h", "u32": "<I", "i32": "<i", "f32": "<f", "bool": "<B",
+    "u64": "<Q", "i64": "<q", "f64": "<d",
+}  # fmt: skip
+#: Numbers of tensor types, their elements per block and bytes per block.
+DTYPES = {
+    "F32": (0, 1, 4), "F16": (1, 1, 2), "Q4_0": (2, 32, 18), "Q4_1": (3, 32, 20), "Q5_0": (6, 32, 22),
+    "Q5_1": (7, 32, 24), "Q8_0": (8, 32, 34), "Q4_K": (12, 256, 144), "Q6_K": (14, 256, 210), "IQ2_XS": (17, 256, 74),
+    "IQ4_NL": (20, 32, 18), "I8": (24, 1, 1), "I32": (26, 1, 4), "F64": (28, 1, 8), "BF16": (30, 1, 2),
+    "TQ1_0": (34, 256, 54), "MXFP4": (39, 32, 17),
+}  # fmt: skip
+
+#: The chat template of the tiny models: Phi-3's turns.
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+)
+#: Phi-3's control tokens, in its order, without the placeholders between them.
+CONTROL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>")
+# Pieces longer than a character, the more frequent first: each is a sum of two that exist.
+_PIECES = (
+    "▁t", "▁a", "he", "in", "▁the", "er", "on", "▁s", "re", "an", "at", "en", "ou", "is", "▁i", "▁w", "it", "or", "▁o",
+    "▁h", "al", "es", "ing", "▁in", "ic", "▁an", "▁is", "ey", "ce", "ck", "oc", "ock", "ockey", "▁hockey", "▁ic", "▁ice",
+)  # fmt: skip
+
+
+def text(value: str | bytes, length: int | None = None) -> bytes:
+    """A GGUF string; `length` is the length to claim instead of the true one."""
+    data = value.encode() if isinstance(value, str) else value
+    return struct.pack("<Q", len(data) if length is None else length) + data
+
+
+def scalar(kind: str, value: Any) -> bytes:
+    """The bytes of one metadata value that is no array."""
+    return text(value) if kind == "str" else struct.pack(_FORMATS[kind], value)
+
+
+def array(kind: str, values: Iterable[Any], count: int | None = None) -> bytes:
+    """The bytes of an array: element type, count (or the one to claim), elements."""
+    items = [scalar(kind, value) for value in values]
+    return struct.pack("<IQ", KINDS[kind], len(items) if count is None else count) + b"".join(items)
+
+
+@dataclass
+class Key:
+    """One metadata pair, as it will lie in the file."""
+
+    name: bytes
+    kind: int
+    value: bytes
+    claimed: int | None = None
+
+    def to_bytes(self) -> bytes:
+        return text(self.name, self.claimed) + struct.pack("<I", self.kind) + self.value
+
+
+@dataclass
+class Tensor:
+    """One tensor; what is None follows from the rest."""
+
+    name: bytes
+    shape: list[int]
+    dtype: int
+    data: bytes
+    offset: int | None = None
+    dims: int | None = None
+    claimed: int | None = None
+
+
+@dataclass
+class Gguf:
+    """A file to be written. Every field may lie."""
+
+    keys: list[Key] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+    magic: bytes = b"GGUF"
+    version: int = 3
+    n_tensors: int | None = None
+    n_keys: int | None = None
+    alignment: int = 32
+    tail: bytes = b""
+
+    def set(self, name: str | bytes, kind: str, value: Any) -> Gguf:
+        """Sets a key; `kind` is a type's name, or `[type]` for an array of it."""
+        name = name.encode() if isinstance(name, str) else name
+        if kind.startswith("["):
+            return self.raw(name, KINDS["array"], array(kind[1:-1], value))
+        return self.raw(name, KINDS[kind], scalar(kind, value))
+
+    def raw(self, name: str | bytes, kind: int, value: bytes) -> Gguf:
+        """Sets a key to a type's number and raw bytes."""
+        name = name.encode() if isinstance(name, str) else name
+        for key in self.keys:
+            if key.name == name:
+                key.kind, key.value = kind, value
+                return self
+        self.keys.append(Key(name, kind, value))
+        return self
+
+    def drop(self, *names: str) -> Gguf:
+        """Removes keys and tensors."""
+        gone = {name.encode() for name in names}
+        self.keys = [key for key in self.keys if key.name not in gone]
+        self.tensors = [tensor for tensor in self.tensors if tensor.name not in gone]
+        return self
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of this name."""
+        return next(tensor for tensor in self.tensors if tensor.name == name.encode())
+
+    def add(self, name: str | bytes, shape: Sequence[int], dtype: str = "F32", data: bytes | None = None) -> Gguf:
+        """Adds a tensor; zeros when no data are given."""
+        number, block, size = DTYPES[dtype]
+        if data is None:
+            elements = 1
+            for dim in shape:
+                elements *= dim
+            data = bytes(elements // block * size)
+        name = name.encode() if isinstance(name, str) else name
+        self.tensors.append(Tensor(name, list(shape), number, data))
+        return self
+
+    def header(self) -> bytes:
+        """Everything before the padding and the data."""
+        counts = (
+            len(self.tensors) if self.n_tensors is None else self.n_tensors,
+            len(self.keys) if self.n_keys is None else self.n_keys,
+        )
+        parts = [self.magic, struct.pack("<IQQ", self.version, *counts)]
+        parts += [key.to_bytes() for key in self.keys]
+        position = 0
+        for tensor in self.tensors:
+            dims = len(tensor.shape) if tensor.dims is None else tensor.dims
+            parts += [text(tensor.name, tensor.claimed), struct.pack("<I", dims)]
+            parts += [struct.pack("<Q", dim) for dim in tensor.shape]
+            parts.append(struct.pack("<IQ", tensor.dtype, position if tensor.offset is None else tensor.offset))
+            position += len(tensor.data) + -len(tensor.data) % self.alignment
+        return b"".join(parts)
+
+    def to_bytes(self) -> bytes:
+        """The whole file."""
+        header = self.header()
+        parts = [header, bytes(-len(header) % self.alignment)]
+        for tensor in self.tensors:
+            parts += [tensor.data, bytes(-len(tensor.data) % self.alignment)]
+        return b"".join(parts) + self.tail
+
+    def write(self, path: str | PathLike[str]) -> None:
+        """Writes the whole file."""
+        with open(path, "wb") as file:
+            file.write(self.to_bytes())
+
+
+def vocabulary() -> tuple[list[str], list[float], list[int]]:
+    """Tokens, scores and types of the tiny models: a SentencePiece-style BPE with byte tokens, as Phi-3's."""
+    tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+    scores, types = [0.0] * len(tokens), [2, 3, 3] + [6] * 256
+    pieces = [*_PIECES, "▁", *map(chr, range(0x21, 0x7F))]
+    tokens += pieces
+    scores += [float(-rank) for rank in range(len(pieces))]
+    types += [1] * len(pieces)
+    tokens += CONTROL_TOKENS
+    scores += [0.0] * len(CONTROL_TOKENS)
+    types += [3] * len(CONTROL_TOKENS)
+    return tokens, scores, types
+
+
+Matrix = list[list[float]]
+
+
+@functools.lru_cache(maxsize=4)
+def _weights(seed: int, layers: int, embd: int, heads: int, kv_heads: int, head_dim: int, ff: int, vocab: int) -> dict[str, Matrix]:
+    numbers = random.Random(seed)
+
+    def matrix(rows: int, columns: int) -> Matrix:
+        spread = columns**-0.5
+        return [[numbers.gauss(0.0, spread) for _ in range(columns)] for _ in range(rows)]
+
+    def norm() -> Matrix:
+        return [[1.0 + numbers.uniform(-0.1, 0.1) for _ in range(embd)]]
+
+    weights = {"token_embd": matrix(vocab, embd)}
+    for layer in range(layers):
+        weights |= {
+            f"blk.{layer}.attn_norm": norm(),
+            f"blk.{layer}.attn_qkv": matrix((heads + 2 * kv_heads) * head_dim, embd),
+            f"blk.{layer}.attn_output": matrix(embd, heads * head_dim),
+            f"blk.{layer}.ffn_norm": norm(),
+            f"blk.{layer}.ffn_up": matrix(2 * ff, embd),
+            f"blk.{layer}.ffn_down": matrix(embd, ff),
+        }
+    return weights | {"output_norm": norm(), "output": matrix(vocab, embd)}
+
+
+def interleave(rows: Matrix, heads: int, rope_dim: int) -> Matrix:
+    """Rows of q or k, from rope over halves (Phi-3) to rope over neighbours (llama)."""
+    head_dim, half = len(rows) // heads, rope_dim // 2
+    order = [first + offset for first in range(half) for offset in (0, half)] + list(range(rope_dim, head_dim))
+    return [rows[head * head_dim + row] for head in range(heads) for row in order]
+
+
+def encode(rows: Matrix, dtype: str) -> bytes:
+    """A matrix as bytes of type F32, F16 or Q8_0."""
+    if dtype != "Q8_0":
+        code = {"F32": "f", "F16": "e"}[dtype]
+        return b"".join(struct.pack(f"<{len(row)}{code}", *row) for row in rows)
+    blocks = []
+    for row in rows:
+        for start in range(0, len(row), 32):
+            block = row[start : start + 32]
+            scale = max(map(abs, block)) / 127.0
+            quants = [round(value / scale) if scale else 0 for value in block]
+            blocks.append(struct.pack("<e32b", scale, *quants))
+    return b"".join(blocks)
+
+
+def tiny(
+    arch: str = "phi3",
+    *,
+    dtype: str = "F32",
+    seed: int = 1,
+    layers: int = 2,
+    embd: int = 64,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int | None = None,
+    ff: int = 128,
+    context: int = 256,
+    rope_dim: int | None = None,
+    rope_base: float | None = None,
+    eps: float = 1e-5,
+    template: str | None = TEMPLATE,
+    tied: bool = False,
+    tokenizer: bool = True,
+    name: str = "tiny",
+) -> Gguf:
+    """A whole model of random weights, sound in every respect. `dtype` is the type of its matrices: F32, F16 or Q8_0
+    (row lengths must then be multiples of 32); norms are F32."""
+    head_dim = embd // heads if head_dim is None else head_dim
+    rope_dim = head_dim if rope_dim is None else rope_dim
+    tokens, scores, types = vocabulary()
+    file = Gguf()
+    file.set("general.architecture", "str", arch).set("general.name", "str", name)
+    for key, value in {
+        "block_count": layers,
+        "context_length": context,
+        "embedding_length": embd,
+        "feed_forward_length": ff,
+        "attention.head_count": heads,
+        "attention.head_count_kv": kv_heads,
+        "rope.dimension_count": rope_dim,
+    }.items():
+        file.set(f"{arch}.{key}", "u32", value)
+    file.set(f"{arch}.attention.layer_norm_rms_epsilon", "f32", eps)
+    if head_dim * heads != embd:
+        file.set(f"{arch}.attention.key_length", "u32", head_dim)
+        file.set(f"{arch}.attention.value_length", "u32", head_dim)
+    if rope_base is not None:
+        file.set(f"{arch}.rope.freq_base", "f32", rope_base)
+    if tokenizer:
+        file.set("tokenizer.ggml.model", "str", "llama").set("tokenizer.ggml.pre", "str", "default")
+        file.set("tokenizer.ggml.tokens", "[str]", tokens)
+        file.set("tokenizer.ggml.scores", "[f32]", scores)
+        file.set("tokenizer.ggml.token_type", "[i32]", types)
+        file.set("tokenizer.ggml.bos_token_id", "u32", 1)
+        file.set("tokenizer.ggml.eos_token_id", "u32", tokens.index("<|endoftext|>"))
+        file.set("tokenizer.ggml.unknown_token_id", "u32", 0)
+        file.set("tokenizer.ggml.padding_token_id", "u32", tokens.index("<|endoftext|>"))
+        file.set("tokenizer.ggml.add_bos_token", "bool", True)
+        file.set("tokenizer.ggml.add_eos_token", "bool", False)
+    if template is not None:
+        file.set("tokenizer.chat_template", "str", template)
+
+    for stem, rows in _weights(seed, layers, embd, heads, kv_heads, head_dim, ff, len(tokens)).items():
+        for part, matrix in _split(arch, stem, rows, heads, kv_heads, rope_dim):
+            if part == "output" and tied:
+                continue
+            if part.endswith("norm"):
+                file.add(f"{part}.weight", [embd], "F32", encode(matrix, "F32"))
+            else:
+                file.add(f"{part}.weight", [len(matrix[0]), len(matrix)], dtype, encode(matrix, dtype))
+    return file
+
+
+def _split(arch: str, stem: str, rows: Matrix, heads: int, kv_heads: int, rope_dim: int) -> list[tuple[str, Matrix]]:
+    """The tensors of one architecture for one of Phi-3's."""
+    if arch == "phi3":
+        return [(stem, rows)]
+    layer = stem.rpartition(".")[0]
+    if stem.endswith("attn_qkv"):
+        head_dim = len(rows) // (heads + 2 * kv_heads)
+        first, second = heads * head_dim, (heads + kv_heads) * head_dim
+        return [
+            (f"{layer}.attn_q", interleave(rows[:first], heads, rope_dim)),
+            (f"{layer}.attn_k", interleave(rows[first:second], kv_heads, rope_dim)),
+            (f"{layer}.attn_v", rows[second:]),
+        ]
+    if stem.endswith("ffn_up"):
+        half = len(rows) // 2
+        return [(f"{layer}.ffn_gate", rows[:half]), (f"{layer}.ffn_up", rows[half:])]
+    return [(stem, rows)]
+
+
+@functools.lru_cache(maxsize=8)
+def _sound(arch: str) -> Gguf:
+    return tiny(arch)
+
+
+def sound(arch: str = "phi3") -> Gguf:
+    """A fresh copy of the default tiny model, quickly: for files that then get one fault."""
+    return copy.deepcopy(_sound(arch))
+
+
+def write_tiny(path: str | PathLike[str], arch: str = "phi3", **overrides: Any) -> None:
+    """Writes a tiny, sound model; the overrides are those of `tiny`."""
+    tiny(arch, **overrides).write(path)

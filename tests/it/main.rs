@@ -1,0 +1,8 @@
+//! Tests of the whole crate, in one binary.
+
+#[cfg(test)]
+mod hygiene;
+#[cfg(test)]
+mod layering;
+#[cfg(test)]
+mod source;

@@ -1,0 +1,218 @@
+"""Async streams: no threads, a free loop, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PROMPT
+from test_stream import ENDLESS, LONG_PROMPT, idle
+
+from phicandle import AsyncStream, Completion, GenerationCancelled, GenerationTimeout, Generator
+
+
+class NoReaders(asyncio.SelectorEventLoop):
+    """A loop that cannot watch sockets, as Windows' proactor loop."""
+
+    def add_reader(self, *_: Any) -> None:
+        raise NotImplementedError
+
+    def remove_reader(self, *_: Any) -> bool:
+        raise NotImplementedError
+
+
+def run(coroutine: Any, loop: type[asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop) -> Any:
+    """`asyncio.run` on a given kind of loop."""
+    if sys.version_info >= (3, 11):
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return runner.run(coroutine)
+    made = loop()
+    try:
+        return made.run_until_complete(coroutine)
+    finally:
+        made.close()
+
+
+async def collect(stream: AsyncStream) -> str:
+    return "".join([chunk async for chunk in stream])
+
+
+LOOPS = [asyncio.SelectorEventLoop, NoReaders]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("seed", range(4))
+def test_astream_gives_what_stream_gives(tiny: Generator, seed: int, loop: type[asyncio.AbstractEventLoop]) -> None:
+    expected = tiny.generate(PROMPT, seed=seed, max_tokens=50)
+
+    async def main() -> Completion:
+        stream = tiny.astream(PROMPT, seed=seed, max_tokens=50)
+        assert await collect(stream) == expected.text == stream.text
+        assert stream.done
+        whole = await stream.result()
+        assert whole.token_ids == expected.token_ids
+        return await tiny.agenerate(PROMPT, seed=seed, max_tokens=50)
+
+    assert run(main(), loop).text == expected.text
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_many_tasks_share_a_generator(tiny: Generator, loop: type[asyncio.AbstractEventLoop]) -> None:
+    serial = [tiny.generate(PROMPT, seed=seed, max_tokens=25).text for seed in range(24)]
+
+    async def main() -> list[str]:
+        answers = await asyncio.gather(*(tiny.agenerate(PROMPT, seed=seed, max_tokens=25) for seed in range(24)))
+        return [answer.text for answer in answers]
+
+    threads = threading.active_count()
+    assert run(main(), loop) == serial
+    assert threading.active_count() == threads
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_no_thread_per_call(tiny: Generator) -> None:
+    def count() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    async def main() -> int:
+        await tiny.agenerate(PROMPT, max_tokens=2)
+        before = count()
+        streams = [tiny.astream(PROMPT, max_tokens=20) for _ in range(50)]
+        during = count()
+        await asyncio.gather(*(stream.result() for stream in streams))
+        return during - before
+
+    assert run(main()) == 0
+
+
+def test_the_loop_runs_on_while_the_model_computes(tiny: Generator) -> None:
+    async def main() -> float:
+        gaps = []
+
+        async def tick() -> None:
+            last = time.perf_counter()
+            while True:
+                await asyncio.sleep(0.001)
+                now = time.perf_counter()
+                gaps.append(now - last)
+                last = now
+
+        ticker = asyncio.create_task(tick())
+        await asyncio.gather(*(tiny.agenerate(LONG_PROMPT, max_tokens=50, ignore_eos=True) for _ in range(4)))
+        ticker.cancel()
+        assert len(gaps) > 10
+        return max(gaps)
+
+    print(f"longest gap between two ticks: {run(main()) * 1e3:.1f} ms")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("prompt", [PROMPT, LONG_PROMPT], ids=["decode", "prefill"])
+def test_cancelling_the_task_cancels_the_answer(
+    tiny: Generator, prompt: str, loop: type[asyncio.AbstractEventLoop]
+) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(tiny.agenerate(prompt, **ENDLESS))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main(), loop)
+    assert idle(tiny)
+
+
+def test_wait_for_cancels_the_answer(tiny: Generator) -> None:
+    async def main() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(tiny.agenerate(PROMPT, **ENDLESS), 0.05)
+
+    run(main())
+    assert idle(tiny)
+
+
+def test_leaving_the_block_cancels(tiny: Generator) -> None:
+    async def main() -> None:
+        async with tiny.astream(PROMPT, **ENDLESS) as stream:
+            async for _ in stream:
+                break
+        assert [chunk async for chunk in stream] == []
+        assert (await stream.result()).finish_reason == "cancelled"
+        await stream.aclose()
+
+    run(main())
+    assert idle(tiny)
+
+
+def test_cancel_from_a_thread(tiny: Generator) -> None:
+    async def main() -> Completion:
+        stream = tiny.astream(PROMPT, **ENDLESS)
+        threading.Timer(0.05, stream.cancel).start()
+        return await stream.result()
+
+    assert run(main()).finish_reason == "cancelled"
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_result_that_runs_out_leaves_the_answer_running(
+    tiny: Generator, loop: type[asyncio.AbstractEventLoop]
+) -> None:
+    async def main() -> None:
+        stream = tiny.astream(PROMPT, **ENDLESS)
+        with pytest.raises(GenerationTimeout):
+            await stream.result(timeout=0.05)
+        assert not stream.done
+        stream.cancel()
+        assert (await stream.result()).finish_reason == "cancelled"
+
+    run(main(), loop)
+
+
+def test_timeout_ends_an_async_answer(tiny: Generator) -> None:
+    assert run(tiny.agenerate(PROMPT, timeout=0.05, **ENDLESS)).finish_reason == "timeout"
+
+
+def test_closing_the_generator_wakes_its_tasks(tiny_file: Path) -> None:
+    async def main() -> None:
+        generator = Generator(tiny_file)
+        tasks = [asyncio.create_task(generator.agenerate(PROMPT, **ENDLESS)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        generator.close()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(outcome, GenerationCancelled)
+
+    run(main())
+
+
+def test_two_tasks_can_wait_for_one_stream(tiny: Generator) -> None:
+    async def main() -> None:
+        stream = tiny.astream(PROMPT, seed=4, max_tokens=60, ignore_eos=True)
+        first, second = await asyncio.gather(stream.result(), stream.result())
+        assert first.text == second.text == tiny.generate(PROMPT, seed=4, max_tokens=60, ignore_eos=True).text
+
+    run(main())
+
+
+def test_two_loops_in_two_threads(tiny: Generator) -> None:
+    expected = tiny.generate(PROMPT, seed=6, max_tokens=40).text
+    answers: list[str] = []
+
+    def work() -> None:
+        answers.extend(run(tiny.agenerate(PROMPT, seed=6, max_tokens=40)).text for _ in range(5))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [expected] * 10
+
+
+def test_astream_needs_a_running_loop(tiny: Generator) -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        tiny.astream(PROMPT)
