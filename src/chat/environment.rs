@@ -28,6 +28,7 @@ pub(super) fn new(paid: &str) -> Result<Environment<'static>, Error> {
     environment.set_formatter(write_as_python);
     environment.set_unknown_method_callback(methods::call);
     environment.set_recursion_limit(RECURSION);
+    environment.remove_global("debug");
     environment.remove_filter("chain");
     environment.remove_filter("sum");
     environment.add_function(paid.to_owned(), pay_for_list);

@@ -17,7 +17,7 @@ pub(super) fn pay_for_sums(source: &str, name: &str) -> Result<String, Refused> 
     let mut blocks = 0usize;
     let mut out = String::with_capacity(source.len() + source.len() / 16);
     let mut rest = source;
-    while let Some(at) = rest.find("{{").into_iter().chain(rest.find("{%")).chain(rest.find("{#")).min() {
+    while let Some(at) = rest.as_bytes().windows(2).position(|pair| matches!(pair, b"{{" | b"{%" | b"{#")) {
         let (text, tag) = rest.split_at(at);
         out.push_str(text);
         if tag.starts_with("{#") {

@@ -16,18 +16,26 @@ use crate::error::{Error, Result};
 const MAX_WORDS: usize = 1 << 14;
 const MAX_WORD: usize = 64;
 
+/// Longest text that is split at once, in bytes.
+const MAX_STRETCH: usize = 512 << 10;
+
 /// How text is spelled before it is merged.
 pub(crate) enum Spelling {
     /// Spaces become `▁`; with `prefix`, one more goes first.
     SpaceMarks { prefix: bool },
     /// The text is split, then each byte becomes its GPT-2 character.
-    Bytes { split: PreTokenizerWrapper },
-    /// As a `tokenizer.json` says. `later` is for text that does not begin the prompt.
-    Pipeline {
-        normalizer: Option<NormalizerWrapper>,
-        first: Option<PreTokenizerWrapper>,
-        later: Option<PreTokenizerWrapper>,
-    },
+    Bytes { split: Box<PreTokenizerWrapper> },
+    /// As a `tokenizer.json` says.
+    Pipeline(Box<Pipeline>),
+}
+
+/// The stages before merging in a `tokenizer.json`.
+pub(crate) struct Pipeline {
+    pub(crate) normalizer: Option<NormalizerWrapper>,
+    /// For text that begins the prompt.
+    pub(crate) first: Option<PreTokenizerWrapper>,
+    /// For text that does not.
+    pub(crate) later: Option<PreTokenizerWrapper>,
 }
 
 /// The parts of a byte-pair model.
@@ -110,23 +118,25 @@ impl TextEncoder {
                 self.merge(&spelled, ids)
             }
             Spelling::Bytes { split } => {
-                let mut words = PreTokenizedString::from(text);
-                split.pre_tokenize(&mut words).map_err(failed)?;
                 let mut spelled = String::new();
-                for (word, ..) in words.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-                    spelled.clear();
-                    spelled.extend(word.bytes().map(byte_to_char));
-                    self.word(&spelled, cache, ids)?;
+                for stretch in stretches(text) {
+                    let mut words = PreTokenizedString::from(stretch);
+                    split.pre_tokenize(&mut words).map_err(failed)?;
+                    for (word, ..) in words.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+                        spelled.clear();
+                        spelled.extend(word.bytes().map(byte_to_char));
+                        self.word(&spelled, cache, ids)?;
+                    }
                 }
                 Ok(())
             }
-            Spelling::Pipeline { normalizer, first: at_start, later } => {
+            Spelling::Pipeline(stages) => {
                 let mut normalised = NormalizedString::from(text);
-                if let Some(normalizer) = normalizer {
+                if let Some(normalizer) = &stages.normalizer {
                     normalizer.normalize(&mut normalised).map_err(failed)?;
                 }
                 let mut words = PreTokenizedString::from(normalised);
-                if let Some(split) = if first { at_start } else { later } {
+                if let Some(split) = if first { &stages.first } else { &stages.later } {
                     split.pre_tokenize(&mut words).map_err(failed)?;
                 }
                 for (word, ..) in words.get_splits(OffsetReferential::Normalized, OffsetType::None) {
@@ -160,6 +170,23 @@ impl TextEncoder {
     }
 }
 
+/// Long text in stretches, because the regex engine silently gives up on a run of a million spaces. All rules cut
+/// between a letter and a space, so stretches end there; where half a megabyte has no such place, anywhere.
+fn stretches(mut text: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        if text.is_empty() {
+            return None;
+        }
+        let most = (0..=MAX_STRETCH.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        let safe = |pair: &[u8]| matches!(pair, [letter, b' '] if letter.is_ascii_alphabetic());
+        let last = || text.as_bytes().get(..most)?.windows(2).rposition(safe).map(|at| at + 1);
+        let end = if text.len() > MAX_STRETCH { last().unwrap_or(most) } else { text.len() };
+        let (head, tail) = text.split_at(end);
+        text = tail;
+        Some(head)
+    })
+}
+
 impl std::fmt::Debug for TextEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TextEncoder").finish_non_exhaustive()
@@ -169,4 +196,47 @@ impl std::fmt::Debug for TextEncoder {
 #[cold]
 fn failed(error: tokenizers::Error) -> Error {
     broken(format!("The text could not be split into tokens: {error}."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::presplit;
+
+    fn words(name: &str, text: &str) -> Vec<String> {
+        let split = presplit::named(Some(name)).unwrap().split;
+        let mut all = Vec::new();
+        for stretch in stretches(text) {
+            let mut words = PreTokenizedString::from(stretch);
+            split.pre_tokenize(&mut words).unwrap();
+            let words = words.get_splits(OffsetReferential::Original, OffsetType::Byte);
+            all.extend(words.iter().map(|(word, ..)| (*word).to_owned()));
+        }
+        all
+    }
+
+    #[test]
+    fn long_runs_are_cut_to_their_end() {
+        for name in ["default", "gpt-2", "smollm", "dbrx", "gpt-4o"] {
+            for unit in [" ", "A", "\n", "é"] {
+                let text = unit.repeat(1_100_000) + "x y z";
+                let words = words(name, &text);
+                assert_eq!(words.concat(), text);
+                assert_eq!(words[words.len() - 2..], [" y", " z"], "{name} {unit:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn stretches_change_no_cut() {
+        let text = "It's 1234 words,\n\n  or more!! Ünïcode\tx ".repeat(20_000);
+        assert!(stretches(&text).count() > 1);
+        for name in ["default", "gpt-2", "smollm", "dbrx", "gpt-4o"] {
+            let split = presplit::named(Some(name)).unwrap().split;
+            let mut whole = PreTokenizedString::from(text.as_str());
+            split.pre_tokenize(&mut whole).unwrap();
+            let whole = whole.get_splits(OffsetReferential::Original, OffsetType::Byte);
+            assert!(words(name, &text).iter().eq(whole.iter().map(|(word, ..)| *word)), "{name}");
+        }
+    }
 }

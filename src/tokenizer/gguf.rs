@@ -196,7 +196,7 @@ impl VocabularySource {
         let bytes = self.mergeable(kinds, |kind| matches!(kind, TokenKind::Byte(_)));
         let all_bytes = (0..=255u8).all(|byte| bytes.contains_key(&format!("<0x{byte:02X}>")));
         vocab.extend(bytes);
-        let unknown = ids.unk.and_then(|id| Some((self.spelling(id)?, id)));
+        let unknown = ids.unk.filter(|_| !all_bytes).and_then(|id| Some((self.spelling(id)?, id)));
         if let Some((spelling, id)) = &unknown {
             vocab.entry(spelling.clone()).or_insert(*id);
         } else if !all_bytes {
@@ -227,27 +227,24 @@ impl VocabularySource {
         turn_ends: BTreeSet<u32>,
     ) -> Result<Parts> {
         let rule = presplit::named(self.pre.as_deref())?;
-        let mut vocab = self.mergeable(kinds, |kind| kind == TokenKind::Normal);
+        let vocab = self.mergeable(kinds, |kind| kind == TokenKind::Normal);
         let missing =
             (0..=255u8).filter(|&byte| !vocab.contains_key(byte_to_char(byte).to_string().as_str())).count();
-        let unknown = ids.unk.filter(|_| missing > 0).and_then(|id| Some((self.spelling(id)?, id)));
         if missing > 0 {
-            log::warn!(
-                "the vocabulary has no token for {missing} of the 256 bytes; characters with them are lost"
+            // As in transformers and llama.cpp. Their unknown token may be a control token, so it is no way out.
+            log::debug!(
+                "the vocabulary has no token for {missing} of the 256 bytes; text with them loses them"
             );
-        }
-        if let Some((spelling, id)) = &unknown {
-            vocab.entry(spelling.clone()).or_insert(*id);
         }
         let table = MergeTable {
             merges: self.merges.iter().map(|merge| split_merge(merge)).collect::<Result<_>>()?,
             vocab,
-            unknown: unknown.map(|(spelling, _)| spelling),
+            unknown: None,
             byte_fallback: false,
             fuse_unknown: false,
             whole_words: rule.whole_words,
         };
-        let encoder = TextEncoder::new(table, Spelling::Bytes { split: rule.split })?;
+        let encoder = TextEncoder::new(table, Spelling::Bytes { split: Box::new(rule.split) })?;
         let add_bos = self.add_bos.unwrap_or(rule.bos);
         Ok(Parts { pieces, encoder, added, ids, add_bos, strips_space: false, turn_ends })
     }

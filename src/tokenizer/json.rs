@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 
-use super::encoder::{MergeTable, Spelling, TextEncoder};
+use super::encoder::{MergeTable, Pipeline, Spelling, TextEncoder};
 use super::special::{AddedToken, TURN_CLOSERS, is_sentence_mark, looks_like_control};
 use super::vocabulary::{
     Alphabet, MAX_TOKENS, Pieces, TokenKind, broken, byte_of, id_at, unescape_bytes, unescape_spaces,
@@ -111,15 +111,17 @@ impl File {
             .map(|token| token.id)
             .collect::<BTreeSet<_>>();
         let add_bos = self.first_special().is_some();
-        let spelling = Spelling::Pipeline {
+        let spelling = Spelling::Pipeline(Box::new(Pipeline {
             normalizer: self.normalizer.as_ref().map(normalizer).transpose()?,
             first: self.pre_tokenizer.as_ref().map(pre_tokenizer).transpose()?,
             later: self.pre_tokenizer.map(never_first).as_ref().map(pre_tokenizer).transpose()?,
-        };
+        }));
         // Merging must not produce a control token out of plain text.
         let control: BTreeSet<u32> =
             added.iter().filter(|token| token.control).map(|token| token.id).collect();
-        let unknown = self.model.unk_token.filter(|unknown| self.model.vocab.contains_key(unknown));
+        let unknown = (self.model.unk_token).filter(|unknown| {
+            decoder.alphabet == Alphabet::SentencePiece && self.model.vocab.contains_key(unknown)
+        });
         let mut vocab = self.model.vocab;
         vocab.retain(|spelling, id| !control.contains(id) || Some(spelling) == unknown.as_ref());
         let mut merges = Vec::with_capacity(self.model.merges.len());

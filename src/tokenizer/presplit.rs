@@ -97,3 +97,34 @@ fn unknown(name: &str) -> Error {
         "Give the model's own tokenizer.json as `tokenizer=`.",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+    use super::named;
+
+    fn cuts(name: &str, text: &str) -> String {
+        let mut words = PreTokenizedString::from(text);
+        named(Some(name)).unwrap().split.pre_tokenize(&mut words).unwrap();
+        let words = words.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        words.iter().map(|(word, ..)| *word).collect::<Vec<_>>().join("¦")
+    }
+
+    #[test]
+    fn each_rule_cuts_as_its_pattern_reads() {
+        let text = "I'LL don't 12345 a1b  c\n\n x_y!!\n/";
+        let rows = [
+            ("gpt-2", "I¦'¦LL¦ don¦'t¦ 12345¦ a¦1¦b¦ ¦ c¦\n\n¦ x¦_¦y¦!!¦\n¦/"),
+            ("smollm", "I¦'¦LL¦ don¦'t¦ ¦1¦2¦3¦4¦5¦ a¦1¦b¦ ¦ c¦\n\n¦ x¦_¦y¦!!¦\n¦/"),
+            ("dbrx", "I¦'LL¦ don¦'t¦ ¦123¦45¦ a¦1¦b¦ ¦ c¦\n\n¦ x¦_y¦!!\n¦/"),
+            ("llama-bpe", "I¦'LL¦ don¦'t¦ ¦123¦45¦ a¦1¦b¦ ¦ c¦\n\n¦ x¦_y¦!!\n¦/"),
+            ("gpt-4o", "I'LL¦ don't¦ ¦123¦45¦ a¦1¦b¦ ¦ c¦\n\n¦ x¦_y¦!!\n/"),
+        ];
+        for (name, expected) in rows {
+            assert_eq!(cuts(name, text), expected, "{name}");
+        }
+        assert_eq!(cuts("gpt-4o", "camelCaseHTTPServer Éa"), "camel¦Case¦HTTPServer¦ Éa");
+        assert_eq!(cuts("default", "a+b 12345"), "a¦+¦b¦ ¦123¦45");
+    }
+}
