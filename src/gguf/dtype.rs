@@ -8,11 +8,11 @@ macro_rules! ggml_types {
     ($($variant:ident = $number:literal, $name:literal, $block:literal, $bytes:literal;)*) => {
         /// A type of tensor data, as ggml numbers and names them (`ggml.h`; block sizes from `ggml-common.h`).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[allow(missing_docs, non_camel_case_types)]
+        #[allow(non_camel_case_types)]
         #[repr(u32)]
         #[non_exhaustive]
         pub enum GgmlType {
-            $($variant = $number,)*
+            $(#[doc = concat!("`", $name, "`")] $variant = $number,)*
         }
 
         impl GgmlType {
