@@ -368,9 +368,12 @@ VOCABULARY: dict[str, Damage] = {
 }
 
 
-def _byte_level(file: Gguf, merges: list[str] | None, tokens: list[str] | None = None) -> Gguf:
+_LETTERS = [*map(chr, range(0x21, 0x7F))]
+
+
+def _byte_level(file: Gguf, merges: list[str | bytes] | None, tokens: list[str | bytes] | None = None) -> Gguf:
     """Makes the vocabulary a byte-level BPE's, as GPT-2's."""
-    tokens = tokens or [*map(chr, range(0x21, 0x7F)), "he", "Ġ"]
+    tokens = tokens or [*_LETTERS, "he", "Ġ"]
     file.set("tokenizer.ggml.model", "str", "gpt2").set("tokenizer.ggml.pre", "str", "gpt-2")
     file.set(_TOKENS, "[str]", tokens).set(_TYPES, "[i32]", [1] * len(tokens)).drop(_SCORES)
     for key in list(file.keys):
@@ -379,19 +382,28 @@ def _byte_level(file: Gguf, merges: list[str] | None, tokens: list[str] | None =
     return file if merges is None else file.set("tokenizer.ggml.merges", "[str]", merges)
 
 
-#: Vocabularies that are whole and still no tokenizer.
-BROKEN_TOKENIZER: dict[str, Damage] = {
-    "tokenizer absent": lambda g: _with(g, keys=[key for key in g.keys if not key.name.startswith(b"tokenizer.ggml")]),
+#: Vocabularies whose merges cannot be read, or that have no tokens.
+BROKEN_MERGES: dict[str, Damage] = {
     "tokens absent": lambda g: g.drop(_TOKENS, _SCORES, _TYPES),
+    "merge without a space": lambda g: _byte_level(g, ["h e", "he"]),
+    "merge empty": lambda g: _byte_level(g, ["h e", ""]),
+    "merge not UTF-8": lambda g: _byte_level(g, ["h e", b"h \xff"]),
+}
+
+#: Vocabularies that are sound as far as they go, and go not far enough.
+POOR_TOKENIZER: dict[str, Damage] = {
+    "merges absent": lambda g: _byte_level(g, None),
+    "no bytes and no unknown token": lambda g: g.drop("tokenizer.ggml.unknown_token_id")
+    .set(_TOKENS, "[str]", [f"t{id}" for id in range(_N)])
+    .set(_TYPES, "[i32]", [1] * _N),
+}
+
+#: Tokenizers that this build does not know.
+OTHER_TOKENIZERS: dict[str, Damage] = {
+    "tokenizer absent": lambda g: _with(g, keys=[key for key in g.keys if not key.name.startswith(b"tokenizer.ggml")]),
     "tokenizer unknown": lambda g: g.set("tokenizer.ggml.model", "str", "wordpiece-9"),
     "tokenizer's name empty": lambda g: g.set("tokenizer.ggml.model", "str", ""),
     "splitter unknown": lambda g: _byte_level(g, ["h e"]).set("tokenizer.ggml.pre", "str", "no-such-splitter"),
-    "merges absent": lambda g: _byte_level(g, None),
-    "merge without a space": lambda g: _byte_level(g, ["h e", "he"]),
-    "merge of unknown pieces": lambda g: _byte_level(g, ["qqq zzz"]),
-    "merge with an unknown result": lambda g: _byte_level(g, ["a b"]),
-    "token outside the byte alphabet": lambda g: _byte_level(g, ["h e"], [*map(chr, range(0x21, 0x7F)), "he", b"\xff"]),  # cg11
-    "merge empty": lambda g: _byte_level(g, ["h e", ""]),
 }
 
 #: Other files of models, which this build does not run.
@@ -488,6 +500,10 @@ SOUND: dict[str, Damage] = {
     "first context without scaling": lambda g: g.set(_ORIGINAL, "u32", 256),
     "description not UTF-8": lambda g: g.set("general.description", "str", b"\xff\xfe"),
     "no template": lambda g: g.drop("tokenizer.chat_template"),
+    # Such merges and tokens can match no text, so they are left out.
+    "merge of unknown pieces": lambda g: _byte_level(g, ["h e", "qqq zzz"]),
+    "merge with an unknown result": lambda g: _byte_level(g, ["h e", "a b"]),
+    "token outside the byte alphabet": lambda g: _byte_level(g, ["h e"], [*_LETTERS, "he", b"\xff"]),  # cg11
 }
 
 
@@ -522,7 +538,8 @@ def _kinds() -> list[Kind]:
     kinds = [Kind(name, CORRUPT, damage) for name, damage in (CONTAINER | MODEL | VOCABULARY).items()]
     kinds += [Kind(f"llama: {name}", CORRUPT, damage, arch="llama") for name, damage in LLAMA.items()]
     kinds += [Kind(name, UNSUPPORTED, damage) for name, damage in OTHER_MODELS.items()]
-    kinds += [Kind(f"tokenizer: {name}", TOKENIZER, damage) for name, damage in BROKEN_TOKENIZER.items()]
+    for expected, rows in ((CORRUPT, BROKEN_MERGES), (TOKENIZER, POOR_TOKENIZER), (UNSUPPORTED, OTHER_TOKENIZERS)):
+        kinds += [Kind(f"tokenizer: {name}", expected, damage) for name, damage in rows.items()]
     for name, source in TEMPLATES.items():
         damage: Damage = lambda g, source=source: g.set("tokenizer.chat_template", "str", source)  # noqa: E731
         kinds.append(Kind(f"template: {name}", TEMPLATE, damage, generates=True))

@@ -35,7 +35,7 @@ def run(path: Path, *options: str) -> dict[str, Any]:
     """What the child says of a file, or how it died."""
     command = [sys.executable, str(CHILD), str(path), *options]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, cwd=path.parent)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     except subprocess.TimeoutExpired:
         return {"died": f"no answer in {HANG_S:.0f} s"}
     if done.returncode != 0:

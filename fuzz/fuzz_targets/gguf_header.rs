@@ -19,7 +19,10 @@ fuzz_target!(|bytes: &[u8]| {
     let header = match Header::parse(bytes, bytes.len() as u64) {
         Ok(header) => header,
         Err(error) => {
-            assert!(matches!(error.kind(), ErrorKind::CorruptModel { .. } | ErrorKind::UnsupportedModel { .. }));
+            assert!(matches!(
+                error.kind(),
+                ErrorKind::CorruptModel { .. } | ErrorKind::UnsupportedModel { .. }
+            ));
             assert!(error.message().len() < 1_000);
             return;
         }

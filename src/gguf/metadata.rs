@@ -262,7 +262,9 @@ impl Metadata {
                 let text = String::from_utf8_lossy(self.data(entry));
                 format!("\"{}\"", shown_to(&text, 72))
             }
-            Kind::F32 | Kind::F64 => self.f64(key).ok().flatten().unwrap_or(f64::NAN).to_string(),
+            // An f32 read as f64 would show digits that the file does not hold.
+            Kind::F32 => (self.f64(key).ok().flatten().unwrap_or(f64::NAN) as f32).to_string(),
+            Kind::F64 => self.f64(key).ok().flatten().unwrap_or(f64::NAN).to_string(),
             Kind::Bool => self.bool(key).ok().flatten().unwrap_or(false).to_string(),
             Kind::Array => self.type_of(entry),
             _ => self.integer(entry).unwrap_or(0).to_string(),

@@ -227,6 +227,12 @@ impl VocabularySource {
         turn_ends: BTreeSet<u32>,
     ) -> Result<Parts> {
         let rule = presplit::named(self.pre.as_deref())?;
+        if self.merges.is_empty() {
+            // As in llama.cpp: without them every text would become single bytes, which no model was trained on.
+            return Err(broken(
+                "The file's vocabulary is a byte-level BPE, and `tokenizer.ggml.merges` is absent.",
+            ));
+        }
         let vocab = self.mergeable(kinds, |kind| kind == TokenKind::Normal);
         let missing =
             (0..=255u8).filter(|&byte| !vocab.contains_key(byte_to_char(byte).to_string().as_str())).count();
