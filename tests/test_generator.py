@@ -162,12 +162,17 @@ def test_a_forgotten_generator_frees_its_thread(tiny_file: Path) -> None:
     tasks = Path("/proc/self/task")
     if not tasks.is_dir():
         pytest.skip("counts threads in /proc")
-    Generator(tiny_file).close()  # The shared pool of threads is there from now on.
-    before = len(list(tasks.iterdir()))
-    for _ in range(5):
-        Generator(tiny_file).generate(PROMPT, max_tokens=1)
+
+    def workers() -> int:
+        return sum(path.read_text() == "phicandle\n" for path in tasks.glob("*/comm"))
+
     gc.collect()
-    assert len(list(tasks.iterdir())) == before
+    before = workers()
+    generators = [Generator(tiny_file) for _ in range(3)]
+    assert workers() == before + 3
+    del generators
+    gc.collect()
+    assert workers() == before
 
 
 def test_bad_calls_leave_the_generator_usable(tiny: Generator) -> None:

@@ -30,7 +30,7 @@ class AsyncStream:
         >>> import asyncio
         >>> from phicandle import Generator
         >>> async def main():
-        ...     async with Generator("demo").astream("Write a haiku about ice hockey") as stream:
+        ...     async with Generator("demo").astream("Write a haiku about ice hockey", temperature=0.0) as stream:
         ...         async for chunk in stream:
         ...             pass
         ...     return stream.text.count("\n")

@@ -29,7 +29,7 @@ class Chunk(str):
     Example:
         >>> from phicandle import Generator
         >>> with Generator("demo") as generator:
-        ...     chunks = list(generator.stream("Write a haiku about ice hockey"))
+        ...     chunks = list(generator.stream("Write a haiku about ice hockey", temperature=0.0))
         >>> chunks[-1].finish_reason
         'stop'
     """

@@ -151,7 +151,7 @@ class Completion(Record):
     Example:
         >>> from phicandle import Generator
         >>> with Generator("demo") as generator:
-        ...     answer = generator.generate("Write a haiku about ice hockey", seed=1)
+        ...     answer = generator.generate("Write a haiku about ice hockey", temperature=0.0)
         >>> len(str(answer).splitlines())
         3
     """

@@ -104,9 +104,9 @@ class Generator:
     Example:
         >>> from phicandle import Generator
         >>> with Generator("demo") as generator:
-        ...     for chunk in generator.stream("Write a haiku about ice hockey"):
-        ...         print(chunk, end="", flush=True)  # doctest: +ELLIPSIS
-        ...
+        ...     answer = generator.generate("Write a haiku about ice hockey", temperature=0.0)
+        >>> len(answer.text.splitlines())
+        3
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Generator:
         Example:
             >>> from phicandle import Generator
             >>> generator = Generator("demo")
-            >>> answer = "".join(generator.stream("Write a haiku about ice hockey", seed=1))
+            >>> answer = "".join(generator.stream("Write a haiku about ice hockey", temperature=0.0))
             >>> len(answer.splitlines())
             3
         """
@@ -211,7 +211,7 @@ class Generator:
 
         Example:
             >>> from phicandle import Generator
-            >>> Generator("demo").generate("Write a haiku about ice hockey", max_tokens=5).finish_reason
+            >>> Generator("demo").generate("Write a haiku about ice hockey", max_tokens=3).finish_reason
             'length'
         """
         with Stream(self, self._submit(prompt, params, overrides, "generate")) as stream:
@@ -238,7 +238,8 @@ class Generator:
             >>> import asyncio
             >>> from phicandle import Generator
             >>> async def main():
-            ...     return "".join([chunk async for chunk in Generator("demo").astream("Write a haiku about ice")])
+            ...     stream = Generator("demo").astream("Write a haiku about ice hockey", temperature=0.0)
+            ...     return "".join([chunk async for chunk in stream])
             >>> len(asyncio.run(main()).splitlines())
             3
         """
@@ -266,7 +267,7 @@ class Generator:
         Example:
             >>> import asyncio
             >>> from phicandle import Generator
-            >>> asyncio.run(Generator("demo").agenerate("Write a haiku about ice", max_tokens=5)).finish_reason
+            >>> asyncio.run(Generator("demo").agenerate("Write a haiku about ice", max_tokens=3)).finish_reason
             'length'
         """
         async with self.astream(prompt, params, **overrides) as stream:

@@ -51,8 +51,8 @@ class Tokenizer:
             TokenizerError: The vocabulary cannot be used.
 
         Example:
-            >>> from phicandle import Tokenizer
-            >>> tokenizer = Tokenizer.from_file("python/phicandle/demo.gguf")
+            >>> from phicandle import Generator, Tokenizer
+            >>> tokenizer = Tokenizer.from_file(Generator("demo").info.source)
             >>> tokenizer.vocab_size > 0
             True
         """
