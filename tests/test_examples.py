@@ -12,7 +12,7 @@ import pytest
 import phicandle
 from phicandle import PhicandleError
 
-MODULES = [phicandle.__name__] + sorted(
+MODULES = sorted(
     f"phicandle.{module.name}"
     for module in pkgutil.iter_modules(phicandle.__path__)
     if module.name not in ("__main__", "_phicandle")
