@@ -10,9 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from gguf_files import write_tiny  # noqa: E402 - found in the folder that was added just above
+from gguf_files import write_tiny
 
-from phicandle import Generator  # noqa: E402
+from phicandle import Generator
 
 PROMPT = "Write a haiku about ice hockey"
 

@@ -47,7 +47,9 @@ LOOPS = [asyncio.SelectorEventLoop, NoReaders]
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("seed", range(4))
-def test_astream_gives_what_stream_gives(tiny: Generator, seed: int, loop: type[asyncio.AbstractEventLoop]) -> None:
+def test_astream_gives_what_stream_gives(
+    tiny: Generator, seed: int, loop: type[asyncio.AbstractEventLoop]
+) -> None:
     expected = tiny.generate(PROMPT, seed=seed, max_tokens=50)
 
     async def main() -> Completion:
@@ -66,7 +68,9 @@ def test_many_tasks_share_a_generator(tiny: Generator, loop: type[asyncio.Abstra
     serial = [tiny.generate(PROMPT, seed=seed, max_tokens=25).text for seed in range(24)]
 
     async def main() -> list[str]:
-        answers = await asyncio.gather(*(tiny.agenerate(PROMPT, seed=seed, max_tokens=25) for seed in range(24)))
+        answers = await asyncio.gather(
+            *(tiny.agenerate(PROMPT, seed=seed, max_tokens=25) for seed in range(24))
+        )
         return [answer.text for answer in answers]
 
     threads = threading.active_count()

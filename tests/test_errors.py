@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ ROWS: dict[str, Callable[[Any], object]] = {}
 class World:
     """What a row may use."""
 
-    def __init__(self, generator: Generator, path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, generator: Generator, path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         self.generator, self.path, self.folder, self.monkeypatch = generator, path, folder, monkeypatch
 
     def hub(self, status: int) -> None:
@@ -62,7 +64,6 @@ def row(function: Callable[[World], object]) -> Callable[[World], object]:
 
 
 # The names of the rows are those of the classes.
-# ruff: noqa: N802
 
 
 @row
@@ -213,20 +214,26 @@ sys.stdout.buffer.write(os.fdopen(reading, "rb").read())
 @row
 def ForkError(world: World) -> object:
     # In a process of its own: this one has threads, which Python warns of.
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK, str(world.path)], capture_output=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK, str(world.path)], capture_output=True, timeout=60
+    )
     assert done.stdout, done.stderr
     raise pickle.loads(done.stdout)
 
 
 @pytest.fixture
-def world(tiny: Generator, tiny_file: Path, tmp_path: Path, offline: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(
+    tiny: Generator, tiny_file: Path, tmp_path: Path, offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> World:
     folder = tmp_path / "files"
     folder.mkdir()
-    yield World(tiny, tiny_file, folder, monkeypatch)
+    return World(tiny, tiny_file, folder, monkeypatch)
 
 
 CLASSES = sorted(
-    name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, PhicandleError)
+    name
+    for name, value in vars(errors).items()
+    if inspect.isclass(value) and issubclass(value, PhicandleError)
 )
 
 
@@ -237,7 +244,7 @@ def test_every_class_has_a_row() -> None:
 
 def test_every_class_is_a_built_in_too() -> None:
     for name in set(CLASSES) - {"PhicandleError"}:
-        builtin = [base for base in getattr(errors, name).__mro__ if base.__module__ == "builtins"][0]
+        builtin = next(base for base in getattr(errors, name).__mro__ if base.__module__ == "builtins")
         assert builtin not in (Exception, BaseException), name
 
 
@@ -263,7 +270,9 @@ def test_the_row_raises_its_class(world: World, name: str) -> None:
         assert vars(twin) == vars(error)
         assert twin.args == error.args
     # The shared generator still works.
-    assert world.generator.generate(PROMPT, seed=1, max_tokens=3, ignore_eos=True).usage.completion_tokens == 3
+    assert (
+        world.generator.generate(PROMPT, seed=1, max_tokens=3, ignore_eos=True).usage.completion_tokens == 3
+    )
 
 
 def test_facts_are_on_the_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,8 +305,16 @@ def test_without_hub_and_cache_the_demo_is_named(offline: Path) -> None:
         Generator()
 
 
-@pytest.mark.parametrize(("tier", "error"), [("i8mm" if os.name == "posix" else "neon", errors.UnsupportedCpuError), ("sse9", errors.InvalidParameterError)])  # fmt: skip
-def test_a_forced_tier_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tier: str, error: type[PhicandleError]) -> None:
+@pytest.mark.parametrize(
+    ("tier", "error"),
+    [
+        ("i8mm" if os.name == "posix" else "neon", errors.UnsupportedCpuError),
+        ("sse9", errors.InvalidParameterError),
+    ],
+)
+def test_a_forced_tier_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, tier: str, error: type[PhicandleError]
+) -> None:
     if phicandle.cpu_info().arch != "x86_64" and tier != "sse9":
         pytest.skip("names a tier of another architecture")
     monkeypatch.setenv("PHICANDLE_ISA", tier)

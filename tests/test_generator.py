@@ -173,13 +173,31 @@ def test_a_forgotten_generator_frees_its_thread(tiny_file: Path) -> None:
 def test_bad_calls_leave_the_generator_usable(tiny: Generator) -> None:
     expected = tiny.generate(PROMPT, seed=1, max_tokens=10).text
     bad: list[tuple[Any, dict[str, Any]]] = [
-        ("", {}), ([], {}), (b"bytes", {}), ("\ud800", {}), (7, {}), (None, {}), ([2**31], {}), ([-1], {}), ([1.5], {}),
-        ([True], {}), ([None], {}), ({"role": "user", "content": "x"}, {}), ([{"role": "user"}], {}),
-        ([{"role": "user", "content": None}], {}), ([{"role": 1, "content": "x"}], {}), (["x", "y"], {}),
-        ([{"role": "user", "content": "\udfff"}], {}), ([{"role": "user", "content": "x"}, 5], {}),
-        ([[["nested"]]], {}), ({1, 2}, {}), (iter("abc"), {}), (object(), {}),
-        ([{"role": "user", "content": "x", "extra": object()}], {}), ([{"role": "user", "content": "x", "n": float("nan")}], {}),
-    ]  # fmt: skip
+        ("", {}),
+        ([], {}),
+        (b"bytes", {}),
+        ("\ud800", {}),
+        (7, {}),
+        (None, {}),
+        ([2**31], {}),
+        ([-1], {}),
+        ([1.5], {}),
+        ([True], {}),
+        ([None], {}),
+        ({"role": "user", "content": "x"}, {}),
+        ([{"role": "user"}], {}),
+        ([{"role": "user", "content": None}], {}),
+        ([{"role": 1, "content": "x"}], {}),
+        (["x", "y"], {}),
+        ([{"role": "user", "content": "\udfff"}], {}),
+        ([{"role": "user", "content": "x"}, 5], {}),
+        ([[["nested"]]], {}),
+        ({1, 2}, {}),
+        (iter("abc"), {}),
+        (object(), {}),
+        ([{"role": "user", "content": "x", "extra": object()}], {}),
+        ([{"role": "user", "content": "x", "n": float("nan")}], {}),
+    ]
     for prompt, overrides in bad:
         with pytest.raises(InvalidParameterError) as caught:
             tiny.generate(prompt, **overrides)
@@ -205,6 +223,9 @@ def test_the_log_goes_to_logging(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 def test_a_caller_can_bring_template_and_tokenizer(tiny_file: Path) -> None:
     template = "{% for message in messages %}<|user|>{{ message.content }}<|end|>{% endfor %}<|assistant|>"
     with Generator(tiny_file, chat_template=template, tokenizer=tiny_file) as generator:
-        assert generator.tokenizer.apply_chat_template([{"role": "user", "content": "a"}]) == "<|user|>a<|end|><|assistant|>"
+        assert (
+            generator.tokenizer.apply_chat_template([{"role": "user", "content": "a"}])
+            == "<|user|>a<|end|><|assistant|>"
+        )
         assert generator.info.chat_template == template
         assert generator.generate(PROMPT, max_tokens=3, ignore_eos=True).usage.completion_tokens == 3

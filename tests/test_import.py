@@ -29,7 +29,9 @@ def test_import_takes_less_than_30_ms() -> None:
     times = []
     for _ in range(8):
         words = [sys.executable, "-X", "importtime", "-c", "import phicandle"]
-        lines = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stderr.splitlines()
+        lines = subprocess.run(
+            words, capture_output=True, text=True, timeout=60, check=True
+        ).stderr.splitlines()
         row = next(line for line in lines if line.endswith("| phicandle"))
         times.append(int(row.split("|")[1]) / 1000)
     print(f"import phicandle: best of {len(times)}: {min(times):.1f} ms")
@@ -38,8 +40,15 @@ def test_import_takes_less_than_30_ms() -> None:
 
 def test_import_is_quiet() -> None:
     # What an interpreter imports by itself (site, and what is installed beside the package) is not ours.
-    own = subprocess.run([sys.executable, "-c", "import sys; print(set(sys.modules))"], capture_output=True, text=True, timeout=60)
-    done = subprocess.run([sys.executable, "-c", LOOK % own.stdout], capture_output=True, text=True, timeout=60)
+    own = subprocess.run(
+        [sys.executable, "-c", "import sys; print(set(sys.modules))"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK % own.stdout], capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

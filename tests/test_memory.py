@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# glibc keeps freed memory for its next use, up to 64 MiB a thread, and how much differs from run to run. Told to give it
-# back at once, what stays is what is still in use.
+# glibc keeps freed memory for its next use, and how much differs from run to run. Told to give it back at once, what
+# stays is what is still in use.
 GIVE_BACK = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": "0",
@@ -40,10 +40,18 @@ print(*sizes)
 @pytest.mark.parametrize("model", ["demo", "tiny"])
 def test_50_cycles_end_within_2_percent_of_the_first(model: str, tiny_file: Path) -> None:
     name = "demo" if model == "demo" else str(tiny_file)
-    done = subprocess.run([sys.executable, "-c", CYCLES, name], capture_output=True, text=True, timeout=170, env=os.environ | GIVE_BACK)
+    done = subprocess.run(
+        [sys.executable, "-c", CYCLES, name],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        env=os.environ | GIVE_BACK,
+    )
     assert done.returncode == 0, done.stderr
     sizes = [int(size) for size in done.stdout.split()]
     assert len(sizes) == 50
     growth = sizes[-1] / sizes[0] - 1
-    print(f"{model}: {sizes[0] >> 10} KiB after the first cycle, {sizes[-1] >> 10} KiB after the last: {growth:+.2%}")
+    print(
+        f"{model}: {sizes[0] >> 10} KiB after the first cycle, {sizes[-1] >> 10} KiB after the last: {growth:+.2%}"
+    )
     assert growth <= 0.02

@@ -14,12 +14,36 @@ from conftest import PROMPT
 from phicandle import Generator, InvalidParameterError, SamplingParams
 
 TUTORIAL = {
-    "max_tokens": 100, "temperature": 1.0, "top_k": None, "top_p": None, "min_p": None, "typical_p": None,
-    "repeat_penalty": 1.2, "repeat_last_n": 64, "presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": None,
-    "seed": None, "stop": (), "stop_token_ids": (), "include_stop": False, "ignore_eos": False, "min_tokens": 0, "n": 1,
-    "logprobs": None, "prompt_logprobs": None, "schema": None, "regex": None, "choices": None, "grammar": None,
-    "tools": (), "tool_choice": "auto", "timeout": None, "template": None, "overflow": "error",
-}  # fmt: skip
+    "max_tokens": 100,
+    "temperature": 1.0,
+    "top_k": None,
+    "top_p": None,
+    "min_p": None,
+    "typical_p": None,
+    "repeat_penalty": 1.2,
+    "repeat_last_n": 64,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "logit_bias": None,
+    "seed": None,
+    "stop": (),
+    "stop_token_ids": (),
+    "include_stop": False,
+    "ignore_eos": False,
+    "min_tokens": 0,
+    "n": 1,
+    "logprobs": None,
+    "prompt_logprobs": None,
+    "schema": None,
+    "regex": None,
+    "choices": None,
+    "grammar": None,
+    "tools": (),
+    "tool_choice": "auto",
+    "timeout": None,
+    "template": None,
+    "overflow": "error",
+}
 
 ALIASES: list[tuple[dict[str, Any], str, Any]] = [
     ({"max_new_tokens": 7}, "max_tokens", 7),
@@ -38,25 +62,92 @@ ALIASES: list[tuple[dict[str, Any], str, Any]] = [
 ]
 
 WRONG: list[tuple[str, Any]] = [
-    ("max_tokens", 0), ("max_tokens", -1), ("max_tokens", 1.5), ("max_tokens", "5"), ("max_tokens", True), ("max_tokens", 2**70),
-    ("temperature", -0.1), ("temperature", math.nan), ("temperature", math.inf), ("temperature", "hot"), ("temperature", None),
-    ("temperature", False), ("temperature", 1e9), ("top_k", 0), ("top_k", -3), ("top_k", 2.0), ("top_p", 0.0), ("top_p", 1.1),
-    ("top_p", math.nan), ("top_p", "x"), ("min_p", -0.1), ("min_p", 1.1), ("typical_p", 0), ("typical_p", 2),
-    ("repeat_penalty", 0.0), ("repeat_penalty", -1), ("repeat_penalty", math.inf), ("repeat_penalty", None), ("repeat_last_n", -1),
-    ("repeat_last_n", 1.0), ("presence_penalty", 2.5), ("presence_penalty", math.nan), ("frequency_penalty", -3), ("frequency_penalty", []),
-    ("logit_bias", {1: 1000}), ("logit_bias", {-1: 1}), ("logit_bias", {1: "x"}), ("logit_bias", {"a": 1}), ("logit_bias", [1]),
-    ("logit_bias", {2**33: 1.0}), ("logit_bias", {1: math.nan}), ("seed", -1), ("seed", 2**64), ("seed", 1.0), ("seed", "1"),
-    ("stop", ""), ("stop", [""]), ("stop", [1]), ("stop", 5), ("stop", b"x"), ("stop", "\ud800"), ("stop", ["x" * 5000]), ("stop", ["x"] * 300),
-    ("stop_token_ids", [-1]), ("stop_token_ids", ["a"]), ("stop_token_ids", 5), ("stop_token_ids", [2**32]), ("include_stop", 1),
-    ("ignore_eos", "yes"), ("min_tokens", -1), ("min_tokens", 101), ("min_tokens", None), ("timeout", 0), ("timeout", -1),
-    ("timeout", math.nan), ("timeout", math.inf), ("timeout", "1s"), ("template", "x"), ("template", 1),
-]  # fmt: skip
+    ("max_tokens", 0),
+    ("max_tokens", -1),
+    ("max_tokens", 1.5),
+    ("max_tokens", "5"),
+    ("max_tokens", True),
+    ("max_tokens", 2**70),
+    ("temperature", -0.1),
+    ("temperature", math.nan),
+    ("temperature", math.inf),
+    ("temperature", "hot"),
+    ("temperature", None),
+    ("temperature", False),
+    ("temperature", 1e9),
+    ("top_k", 0),
+    ("top_k", -3),
+    ("top_k", 2.0),
+    ("top_p", 0.0),
+    ("top_p", 1.1),
+    ("top_p", math.nan),
+    ("top_p", "x"),
+    ("min_p", -0.1),
+    ("min_p", 1.1),
+    ("typical_p", 0),
+    ("typical_p", 2),
+    ("repeat_penalty", 0.0),
+    ("repeat_penalty", -1),
+    ("repeat_penalty", math.inf),
+    ("repeat_penalty", None),
+    ("repeat_last_n", -1),
+    ("repeat_last_n", 1.0),
+    ("presence_penalty", 2.5),
+    ("presence_penalty", math.nan),
+    ("frequency_penalty", -3),
+    ("frequency_penalty", []),
+    ("logit_bias", {1: 1000}),
+    ("logit_bias", {-1: 1}),
+    ("logit_bias", {1: "x"}),
+    ("logit_bias", {"a": 1}),
+    ("logit_bias", [1]),
+    ("logit_bias", {2**33: 1.0}),
+    ("logit_bias", {1: math.nan}),
+    ("seed", -1),
+    ("seed", 2**64),
+    ("seed", 1.0),
+    ("seed", "1"),
+    ("stop", ""),
+    ("stop", [""]),
+    ("stop", [1]),
+    ("stop", 5),
+    ("stop", b"x"),
+    ("stop", "\ud800"),
+    ("stop", ["x" * 5000]),
+    ("stop", ["x"] * 300),
+    ("stop_token_ids", [-1]),
+    ("stop_token_ids", ["a"]),
+    ("stop_token_ids", 5),
+    ("stop_token_ids", [2**32]),
+    ("include_stop", 1),
+    ("ignore_eos", "yes"),
+    ("min_tokens", -1),
+    ("min_tokens", 101),
+    ("min_tokens", None),
+    ("timeout", 0),
+    ("timeout", -1),
+    ("timeout", math.nan),
+    ("timeout", math.inf),
+    ("timeout", "1s"),
+    ("template", "x"),
+    ("template", 1),
+]
 
 NOT_YET: list[tuple[str, Any]] = [
-    ("n", 2), ("n", True), ("logprobs", 5), ("logprobs", True), ("prompt_logprobs", 1), ("schema", {"type": "object"}), ("regex", "a+"),
-    ("choices", ["a"]), ("grammar", "root ::= x"), ("tools", [{}]), ("tool_choice", "required"), ("overflow", "slide"),
+    ("n", 2),
+    ("n", True),
+    ("logprobs", 5),
+    ("logprobs", True),
+    ("prompt_logprobs", 1),
+    ("schema", {"type": "object"}),
+    ("regex", "a+"),
+    ("choices", ["a"]),
+    ("grammar", "root ::= x"),
+    ("tools", [{}]),
+    ("tool_choice", "required"),
+    ("overflow", "slide"),
     ("response_format", {"type": "json_object"}),
-]  # fmt: skip
+]
 
 
 def test_the_defaults_are_the_tutorials() -> None:
@@ -88,8 +179,14 @@ def test_what_this_version_lacks_is_refused(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("max_token", "max_tokens"), ("temprature", "temperature"), ("topp", "top_p"), ("repeat_penality", "repeat_penalty"), ("stopp", "stop")],
-)  # fmt: skip
+    [
+        ("max_token", "max_tokens"),
+        ("temprature", "temperature"),
+        ("topp", "top_p"),
+        ("repeat_penality", "repeat_penalty"),
+        ("stopp", "stop"),
+    ],
+)
 def test_unknown_names_get_the_nearest_one(tiny: Generator, name: str, nearest: str) -> None:
     for call in (SamplingParams, SamplingParams().replace, lambda **given: tiny.stream(PROMPT, **given)):
         with pytest.raises(InvalidParameterError, match=f"Did you mean {nearest}") as caught:
@@ -99,13 +196,17 @@ def test_unknown_names_get_the_nearest_one(tiny: Generator, name: str, nearest: 
 
 def test_a_name_like_nothing_gets_the_list() -> None:
     with pytest.raises(InvalidParameterError, match="max_tokens, temperature") as caught:
-        SamplingParams(**{"xyzzyqwv": 1})  # type: ignore[arg-type]
+        SamplingParams(xyzzyqwv=1)  # type: ignore[call-arg]
     assert caught.value.suggestion is None
 
 
 @pytest.mark.parametrize(
     "given",
-    [{"max_tokens": 5, "max_new_tokens": 6}, {"max_new_tokens": 6, "sample_len": 6}, {"temp": 0.5, "temperature": 0.7}],
+    [
+        {"max_tokens": 5, "max_new_tokens": 6},
+        {"max_new_tokens": 6, "sample_len": 6},
+        {"temp": 0.5, "temperature": 0.7},
+    ],
 )
 def test_one_thing_under_two_names(given: dict[str, Any]) -> None:
     for call in (SamplingParams, SamplingParams().replace):
@@ -160,14 +261,33 @@ def test_bias_and_bans_have_their_effect(tiny: Generator) -> None:
 
 
 GENERATOR: list[tuple[dict[str, Any], str]] = [
-    ({"device": "tpu"}, "device"), ({"device": 5}, "device"), ({"backend": "torch"}, "backend"), ({"threads": 0}, "threads"),
-    ({"threads": "all"}, "threads"), ({"n_threads": -1}, "threads"), ({"context_length": 0}, "context_length"),
-    ({"n_ctx": 1.5}, "context_length"), ({"kv_dtype": "q8_0"}, "kv_dtype"), ({"memory": "lots"}, "memory"), ({"memory": 0}, "memory"),
-    ({"memory": "6TB"}, "memory"), ({"memory": "GB"}, "memory"), ({"max_batch": 0}, "max_batch"), ({"max_queue": -1}, "max_queue"),
-    ({"progress": "yes"}, "progress"), ({"offline": "yes"}, "offline"), ({"token": b"hf_secret"}, "token"), ({"chat_template": 5}, "chat_template"),
-    ({"tokenizer": 5}, "tokenizer"), ({"cache_dir": 5}, "cache_dir"), ({"revision": 5}, "revision"), ({"filename": "\ud800"}, "filename"),
-    ({"modle": "x"}, "modle"), ({"n_gpu_layers": 3}, "n_gpu_layers"), ({"model_path": "x"}, "model"),
-]  # fmt: skip
+    ({"device": "tpu"}, "device"),
+    ({"device": 5}, "device"),
+    ({"backend": "torch"}, "backend"),
+    ({"threads": 0}, "threads"),
+    ({"threads": "all"}, "threads"),
+    ({"n_threads": -1}, "threads"),
+    ({"context_length": 0}, "context_length"),
+    ({"n_ctx": 1.5}, "context_length"),
+    ({"kv_dtype": "q8_0"}, "kv_dtype"),
+    ({"memory": "lots"}, "memory"),
+    ({"memory": 0}, "memory"),
+    ({"memory": "6TB"}, "memory"),
+    ({"memory": "GB"}, "memory"),
+    ({"max_batch": 0}, "max_batch"),
+    ({"max_queue": -1}, "max_queue"),
+    ({"progress": "yes"}, "progress"),
+    ({"offline": "yes"}, "offline"),
+    ({"token": b"hf_secret"}, "token"),
+    ({"chat_template": 5}, "chat_template"),
+    ({"tokenizer": 5}, "tokenizer"),
+    ({"cache_dir": 5}, "cache_dir"),
+    ({"revision": 5}, "revision"),
+    ({"filename": "\ud800"}, "filename"),
+    ({"modle": "x"}, "modle"),
+    ({"n_gpu_layers": 3}, "n_gpu_layers"),
+    ({"model_path": "x"}, "model"),
+]
 
 
 @pytest.mark.parametrize(("given", "parameter"), GENERATOR, ids=lambda item: str(item)[:40])
@@ -179,7 +299,9 @@ def test_wrong_arguments_of_a_generator(tiny_file: Path, given: dict[str, Any], 
     assert "hf_secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("model", ["", "a\0b.gguf", 5, b"x.gguf", "no-owner", "a/b/c/d", "owner/name:not a quant", "owner/\ud800"])
+@pytest.mark.parametrize(
+    "model", ["", "a\0b.gguf", 5, b"x.gguf", "no-owner", "a/b/c/d", "owner/name:not a quant", "owner/\ud800"]
+)
 def test_models_that_are_no_models(offline: Path, model: Any) -> None:
     with pytest.raises((InvalidParameterError, FileNotFoundError)) as caught:
         Generator(model)
@@ -198,7 +320,9 @@ def test_a_memory_limit_holds(tiny_file: Path) -> None:
     assert caught.value.needed > 10**6  # type: ignore[attr-defined]
 
 
-def test_the_environment_names_the_model(tiny_file: Path, offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_model(
+    tiny_file: Path, offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PHICANDLE_MODEL", str(tiny_file))
     with Generator() as generator:
         assert generator.info.name == "tiny"

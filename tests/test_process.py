@@ -101,7 +101,9 @@ def test_a_spawned_worker_gets_the_generator(tiny_file: Path, tmp_path: Path) ->
 
 EXITS = {
     "running": "streams = [generator.stream('ice', **endless) for _ in range(3)]; next(streams[0])",
-    "thread": "threading.Thread(target=generator.stream('ice', **endless).result, daemon=True).start(); time.sleep(0.05)",
+    "thread": (
+        "threading.Thread(target=generator.stream('ice', **endless).result, daemon=True).start(); time.sleep(0.05)"
+    ),
     "threads": (
         "[threading.Thread(target=lambda: [None for _ in generator.stream('ice', **endless)], daemon=True).start()"
         " for _ in range(4)]; time.sleep(0.05)"
@@ -153,6 +155,8 @@ def test_exit_with_a_waiting_task_is_clean(tiny_file: Path) -> None:
 
 
 def test_the_command_runs_as_a_module() -> None:
-    done = subprocess.run([sys.executable, "-m", "phicandle", "--version"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "phicandle", "--version"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert "phicandle" in done.stdout

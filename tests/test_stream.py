@@ -16,7 +16,7 @@ import pytest
 from conftest import PROMPT
 
 import phicandle
-from phicandle import Chunk, Generator, GenerationCancelled, GenerationTimeout, Stream
+from phicandle import Chunk, GenerationCancelled, GenerationTimeout, Generator, Stream
 
 # More tokens than the model writes before it is stopped.
 ENDLESS: dict[str, Any] = {"max_tokens": None, "ignore_eos": True}
@@ -34,7 +34,9 @@ def idle(generator: Generator) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("extra", [{}, {"stop": ["e", "<|"]}, {"stop": "the", "include_stop": True}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"stop": ["e", "<|"]}, {"stop": "the", "include_stop": True}, {"temperature": 0.0}]
+)
 def test_chunks_join_to_what_generate_gives(tiny: Generator, seed: int, extra: dict[str, Any]) -> None:
     whole = tiny.generate(PROMPT, seed=seed, max_tokens=60, **extra)
     stream = tiny.stream(PROMPT, seed=seed, max_tokens=60, **extra)
@@ -75,13 +77,17 @@ def test_a_chunk_is_a_str_that_can_be_pickled(demo: Generator) -> None:
     copy = pickle.loads(pickle.dumps(last))
     assert type(copy) is Chunk
     assert (copy, copy.token_ids, copy.finish_reason, copy.usage, copy.metrics) == (
-        last, last.token_ids, last.finish_reason, last.usage, last.metrics,
-    )  # fmt: skip
+        last,
+        last.token_ids,
+        last.finish_reason,
+        last.usage,
+        last.metrics,
+    )
 
 
 def test_a_finished_stream_stays_finished(tiny: Generator) -> None:
     stream = tiny.stream(PROMPT, max_tokens=3, seed=1)
-    assert not list(stream) == []
+    assert list(stream) != []
     assert list(stream) == []
     assert stream.done
     assert stream.result().text == stream.result().text == stream.text
@@ -257,9 +263,13 @@ BODIES = {
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent with os.kill")
 @pytest.mark.parametrize("prompt", ["ice hockey", LONG_PROMPT], ids=["decode", "prefill"])
 @pytest.mark.parametrize("body", BODIES)
-def test_ctrl_c_is_a_keyboard_interrupt_and_the_generator_goes_on(tiny_file: Path, body: str, prompt: str) -> None:
+def test_ctrl_c_is_a_keyboard_interrupt_and_the_generator_goes_on(
+    tiny_file: Path, body: str, prompt: str
+) -> None:
     program = INTERRUPT.format(prompt=prompt, body=BODIES[body])
-    done = subprocess.run([sys.executable, "-c", program, str(tiny_file)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tiny_file)], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     late, again = done.stdout.splitlines()
     assert again == "again 5"

@@ -29,7 +29,9 @@ def test_streams_in_threads_equal_serial_answers(tiny: Generator) -> None:
         return "".join(tiny.stream(PROMPT, seed=seed, max_tokens=20))
 
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(answer, SEEDS)) == [tiny.generate(PROMPT, seed=seed, max_tokens=20).text for seed in SEEDS]
+        assert list(pool.map(answer, SEEDS)) == [
+            tiny.generate(PROMPT, seed=seed, max_tokens=20).text for seed in SEEDS
+        ]
 
 
 def test_no_thread_starves(tiny: Generator) -> None:
@@ -86,7 +88,7 @@ def test_a_generator_can_be_closed_while_threads_use_it(tiny_file: object) -> No
         try:
             while True:
                 generator.generate(PROMPT, max_tokens=10)
-        except Exception as error:  # noqa: BLE001 - the kind is what is tested
+        except Exception as error:
             outcomes.append(type(error).__name__)
 
     threads = [threading.Thread(target=ask) for _ in range(6)]

@@ -13,7 +13,17 @@ from gguf_files import CONTROL_TOKENS
 from phicandle import Generator, InvalidParameterError, PhicandleError, Tokenizer
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-TEXTS = ["ice hockey", "", " two  spaces ", "naïve café", "日本語", "👩‍👩‍👧‍👦", "tab\tnew\nline", "<|end|>", "\x00\x7f"]
+TEXTS = [
+    "ice hockey",
+    "",
+    " two  spaces ",
+    "naïve café",
+    "日本語",
+    "👩‍👩‍👧‍👦",
+    "tab\tnew\nline",
+    "<|end|>",
+    "\x00\x7f",
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +76,23 @@ def test_pickling(tokenizer: Tokenizer, tiny: Generator) -> None:
 
 
 WRONG: list[tuple[str, tuple[Any, ...]]] = [
-    ("encode", ("\ud800",)), ("encode", (b"x",)), ("encode", (None,)), ("encode", ("x", 1)), ("decode", ("x",)), ("decode", (5,)),
-    ("decode", ([-1],)), ("decode", ([1.0],)), ("decode", ([True],)), ("decode", ([2**40],)), ("decode", ([1], "no")),
-    ("apply_chat_template", ("x",)), ("apply_chat_template", ([],)), ("apply_chat_template", ([5],)),
-    ("apply_chat_template", ([{"role": "user"}],)), ("apply_chat_template", ([{"role": "user", "content": "x"}], 1)),
-]  # fmt: skip
+    ("encode", ("\ud800",)),
+    ("encode", (b"x",)),
+    ("encode", (None,)),
+    ("encode", ("x", 1)),
+    ("decode", ("x",)),
+    ("decode", (5,)),
+    ("decode", ([-1],)),
+    ("decode", ([1.0],)),
+    ("decode", ([True],)),
+    ("decode", ([2**40],)),
+    ("decode", ([1], "no")),
+    ("apply_chat_template", ("x",)),
+    ("apply_chat_template", ([],)),
+    ("apply_chat_template", ([5],)),
+    ("apply_chat_template", ([{"role": "user"}],)),
+    ("apply_chat_template", ([{"role": "user", "content": "x"}], 1)),
+]
 
 
 @pytest.mark.parametrize(("method", "arguments"), WRONG, ids=lambda item: repr(item)[:40])
@@ -91,7 +113,10 @@ def test_paths_that_are_none(path: Any) -> None:
         Tokenizer.from_file(path)
 
 
-@pytest.mark.parametrize(("vocabulary", "expected"), [("phi-3-vocab.gguf", "phi-3-tokens.json"), ("gpt-2-vocab.gguf", "gpt-2-tokens.json")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("vocabulary", "expected"),
+    [("phi-3-vocab.gguf", "phi-3-tokens.json"), ("gpt-2-vocab.gguf", "gpt-2-tokens.json")],
+)
 def test_published_ids(vocabulary: str, expected: str) -> None:
     if not DATA.is_dir():
         pytest.skip("SKIPPED: the folder with the published vocabularies is not there")

@@ -7,9 +7,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
-from conftest import PROMPT
-
-from phicandle import AsyncStream, Chunk, Completion, Generator, MemoryPlan, Metrics, ModelInfo, SamplingParams, Stream, Usage
+from phicandle import (
+    AsyncStream,
+    Chunk,
+    Completion,
+    Generator,
+    MemoryPlan,
+    Metrics,
+    ModelInfo,
+    SamplingParams,
+    Stream,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type
@@ -20,6 +29,9 @@ else:
 
     def assert_type(value: Value, _: object) -> Value:
         return value
+
+
+PROMPT = "Write a haiku about ice hockey"
 
 
 def takes_iterator(chunks: Iterator[Chunk]) -> list[str]:
@@ -39,12 +51,13 @@ def test_sync(tiny: Generator) -> None:
         assert_type(chunk.usage, "Usage | None")
         assert isinstance(chunk, str)
     answer = assert_type(stream.result(), Completion)
-    assert_type(answer.finish_reason, "FinishReason | None")
+    reason: FinishReason | None = answer.finish_reason
+    assert reason == "length"
     assert_type(answer.usage, Usage)
     assert_type(answer.metrics, Metrics)
     assert_type(str(answer), str)
     assert_type(tiny.generate(PROMPT, SamplingParams(seed=1), max_new_tokens=2), Completion)
-    assert "".join(takes_iterator(tiny.stream(PROMPT, max_tokens=2)))is not None
+    assert "".join(takes_iterator(tiny.stream(PROMPT, max_tokens=2))) is not None
     takes_context(tiny.stream(PROMPT, max_tokens=2))
 
 

@@ -1,9 +1,26 @@
 """The private extension module: thin doors onto the Rust core. Use the classes of `phicandle` instead."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, TypeAlias, TypedDict, final
+from typing import Any, Final, TypeAlias, TypedDict, final
 
 from .types import FinishReason
+
+__all__ = [
+    "CHUNK",
+    "END",
+    "LAST",
+    "PENDING",
+    "RawGenerator",
+    "RawStream",
+    "RawTokenizer",
+    "RawWaker",
+    "__version__",
+    "check_params",
+    "cpu_info",
+    "estimate",
+    "panic_for_test",
+    "run_cli",
+]
 
 __version__: Final[str]
 
@@ -12,11 +29,11 @@ CHUNK: Final[int]
 LAST: Final[int]
 END: Final[int]
 
-Event: TypeAlias = tuple[int, str, tuple[int, ...]]
-Prompt: TypeAlias = tuple[str, str | list[int]]
-ProgressCallback: TypeAlias = Callable[[str, int, int | None], object]
+_Event: TypeAlias = tuple[int, str, tuple[int, ...]]
+_Prompt: TypeAlias = tuple[str, str | list[int]]
+_ProgressCallback: TypeAlias = Callable[[str, int, int | None], object]
 
-class Options(TypedDict):
+class _Options(TypedDict):
     model: str | None
     path: str | None
     filename: str | None
@@ -36,7 +53,7 @@ class Options(TypedDict):
     offline: bool | None
     bar: bool
 
-class Params(TypedDict):
+class _Params(TypedDict):
     max_tokens: int | None
     temperature: float
     top_k: int | None
@@ -56,7 +73,7 @@ class Params(TypedDict):
     min_tokens: int
     timeout: float | None
 
-class Outcome(TypedDict):
+class _Outcome(TypedDict):
     finish_reason: FinishReason
     stop_reason: str | int | None
     usage: dict[str, Any]
@@ -66,8 +83,8 @@ class Outcome(TypedDict):
 @final
 class RawGenerator:
     @staticmethod
-    def load(options: Options, progress: ProgressCallback | None) -> RawGenerator: ...
-    def submit(self, prompt: Prompt, params: Params) -> RawStream: ...
+    def load(options: _Options, progress: _ProgressCallback | None) -> RawGenerator: ...
+    def submit(self, prompt: _Prompt, params: _Params) -> RawStream: ...
     def tokenizer(self) -> RawTokenizer: ...
     def info(self) -> dict[str, Any]: ...
     def stats(self) -> dict[str, Any]: ...
@@ -76,9 +93,9 @@ class RawGenerator:
 
 @final
 class RawStream:
-    def next(self, timeout: float | None) -> Event: ...
+    def next(self, timeout: float | None) -> _Event: ...
     def written(self) -> tuple[str, tuple[int, ...]]: ...
-    def outcome(self) -> Outcome | None: ...
+    def outcome(self) -> _Outcome | None: ...
     def done(self) -> bool: ...
     def cancelled(self) -> bool: ...
     def cancel(self) -> None: ...
@@ -103,8 +120,8 @@ class RawTokenizer:
     def eos_ids(self) -> list[int]: ...
     def special(self) -> dict[str, int]: ...
 
-def check_params(params: Params) -> None: ...
-def estimate(options: Options, progress: ProgressCallback | None) -> dict[str, Any]: ...
+def check_params(params: _Params) -> None: ...
+def estimate(options: _Options, progress: _ProgressCallback | None) -> dict[str, Any]: ...
 def cpu_info() -> dict[str, Any]: ...
 def run_cli(argv: list[str], demo: str) -> int: ...
-def raise_for_test(kind: Literal["panic", "worker"] | str) -> None: ...
+def panic_for_test() -> None: ...

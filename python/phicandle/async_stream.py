@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from .chunk import Chunk
     from .completion import Completion
     from .generator import Generator
@@ -125,7 +127,7 @@ class AsyncStream:
         """
         return read(self._raw, self._generator.info.name)
 
-    async def __aenter__(self) -> AsyncStream:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -142,7 +144,7 @@ class AsyncStream:
         state = "done" if self.done else "closed" if self._closed else "running"
         return f"<phicandle.AsyncStream {state}, {len(self.text)} characters>"
 
-    async def _event(self, end: float | None = None) -> _phicandle.Event:
+    async def _event(self, end: float | None = None) -> _phicandle._Event:
         # Between two chunks the other tasks have their turn, also when the answer is ahead of its reader.
         await asyncio.sleep(0)
         while True:

@@ -6,6 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from typing_extensions import Self
+
     from .completion import Metrics, Usage
     from .types import FinishReason
 
@@ -50,7 +52,8 @@ class Chunk(str):
         metrics: Metrics | None = None,
         *,
         index: int = 0,
-    ) -> Chunk:
+    ) -> Self:
+        """Makes a chunk; only phicandle itself needs to."""
         chunk = super().__new__(cls, text)
         chunk.token_ids = token_ids
         chunk.logprobs = None

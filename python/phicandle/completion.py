@@ -29,7 +29,7 @@ class Usage(Record):
         7
     """
 
-    __slots__ = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")
+    __slots__ = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")  # noqa: RUF023 - the order of the fields
 
     prompt_tokens: int
     completion_tokens: int
@@ -70,7 +70,7 @@ class Metrics(Record):
         True
     """
 
-    __slots__ = (
+    __slots__ = (  # noqa: RUF023 - the order of the fields
         "queue_s",
         "load_s",
         "ttft_s",
@@ -156,7 +156,7 @@ class Completion(Record):
         3
     """
 
-    __slots__ = (
+    __slots__ = (  # noqa: RUF023 - the order of the fields
         "text",
         "token_ids",
         "finish_reason",

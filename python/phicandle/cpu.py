@@ -31,7 +31,7 @@ def require_half_precision(cpuinfo: str = CPUINFO, machine: str | None = None) -
     if machine != "aarch64":
         return
     try:
-        with open(cpuinfo, encoding="ascii", errors="replace") as file:
+        with open(cpuinfo, encoding="ascii", errors="replace") as file:  # noqa: PTH123 - pathlib would slow the import
             lines = [line for line in file if line.startswith("Features")]
     except OSError:
         return

@@ -315,7 +315,7 @@ class InternalError(PhicandleError, RuntimeError):
     """A fault of phicandle's own: please report it."""
 
 
-class GenerationCancelled(PhicandleError, RuntimeError):
+class GenerationCancelled(PhicandleError, RuntimeError):  # noqa: N818 - an outcome, as asyncio's
     """The generator was closed while this answer was being written.
 
     A stream that is stopped by its own `cancel()` does not raise: it ends with `finish_reason="cancelled"`.
@@ -331,7 +331,7 @@ class GenerationCancelled(PhicandleError, RuntimeError):
         self.partial = partial
 
 
-class GenerationTimeout(PhicandleError, TimeoutError):
+class GenerationTimeout(PhicandleError, TimeoutError):  # noqa: N818 - an outcome, as asyncio's
     """`Stream.result(timeout=...)` ran out before the answer was complete. The answer goes on being written.
 
     Attributes:

@@ -1,5 +1,8 @@
 """`Generator`: a loaded model that answers prompts."""
 
+# pathlib would slow the import of the package.
+# ruff: noqa: PTH100, PTH110, PTH118, PTH120
+
 from __future__ import annotations
 
 import os
@@ -152,9 +155,9 @@ class Generator:
         self._raw = _phicandle.RawGenerator.load(_options(self._recipe), _callback(self._recipe["progress"]))
         self._info = model_info(self._raw.info())
         # Imported here: a process without a generator needs no exit hook.
-        from . import exit
+        from .at_exit import watch
 
-        exit.watch(self)
+        watch(self)
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None, /, **overrides: Unpack[SamplingOverrides]
@@ -406,7 +409,7 @@ def _recipe(given: dict[str, Any], aliases: Mapping[str, Any], where: str) -> di
     return {**defaults, **merge(given, rename(aliases, defaults, ALIASES, where), defaults, where)}
 
 
-def _options(recipe: dict[str, Any]) -> _phicandle.Options:
+def _options(recipe: dict[str, Any]) -> _phicandle._Options:
     """Checks the arguments of a `Generator` and returns them for the Rust core."""
     model, path = _model(recipe["model"])
     threads, context = recipe["threads"], recipe["context_length"]
@@ -486,7 +489,7 @@ def _bytes(value: object) -> int | None:
     return int(amount)
 
 
-def _callback(progress: object) -> Any:
+def _callback(progress: Any) -> Any:
     if isinstance(progress, bool):
         return None
     if not callable(progress):

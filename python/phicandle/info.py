@@ -37,7 +37,7 @@ class MemoryPlan(_Facts):
         True
     """
 
-    __slots__ = (
+    __slots__ = (  # noqa: RUF023 - the order of the fields
         "weights_bytes",
         "kv_bytes",
         "scratch_bytes",
@@ -88,7 +88,7 @@ class ModelInfo(_Facts):
         'phi3'
     """
 
-    __slots__ = (
+    __slots__ = (  # noqa: RUF023 - the order of the fields
         "name",
         "source",
         "architecture",
@@ -152,7 +152,7 @@ class EngineStats(_Facts):
         0
     """
 
-    __slots__ = ("queued", "active", "finished", "prompt_tokens", "completion_tokens", "kv_bytes")
+    __slots__ = ("queued", "active", "finished", "prompt_tokens", "completion_tokens", "kv_bytes")  # noqa: RUF023 - the order of the fields
 
     queued: int
     active: int
@@ -178,7 +178,7 @@ class CpuInfo(_Facts):
         True
     """
 
-    __slots__ = ("arch", "features", "tiers", "tier", "threads")
+    __slots__ = ("arch", "features", "tiers", "tier", "threads")  # noqa: RUF023 - the order of the fields
 
     arch: str
     features: tuple[str, ...]

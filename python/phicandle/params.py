@@ -91,7 +91,7 @@ class SamplingParams(Record):
         7
     """
 
-    __slots__ = (
+    __slots__ = (  # noqa: RUF023 - the order of the fields
         "max_tokens",
         "temperature",
         "top_k",
@@ -246,7 +246,7 @@ class SamplingParams(Record):
         values = {name: getattr(self, name) for name in self.__slots__}
         return SamplingParams(**(values | _canonical(changes, "SamplingParams")))
 
-    def raw(self) -> _phicandle.Params:
+    def raw(self) -> _phicandle._Params:
         """Returns the fields that the Rust core reads. For phicandle's own use."""
         return {
             "max_tokens": self.max_tokens,

@@ -9,14 +9,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ._phicandle import Prompt
+    from ._phicandle import _Prompt
 
 _HINT = (
     "Pass a sentence (str), a list of messages ({'role': ..., 'content': ...}) or a list of token ids (int)."
 )
 
 
-def prepare(prompt: object, template: bool | None = None) -> Prompt:
+def prepare(prompt: object, template: bool | None = None) -> _Prompt:
     """Checks a prompt and returns its form for the Rust core.
 
     Args:

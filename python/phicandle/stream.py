@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from .completion import Completion
     from .generator import Generator
 
@@ -119,7 +121,7 @@ class Stream:
         """
         return read(self._raw, self._generator.info.name)
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -135,7 +137,7 @@ class Stream:
         return f"<phicandle.Stream {state}, {len(self.text)} characters>"
 
 
-def chunk_of(raw: _phicandle.RawStream, event: _phicandle.Event, model: str) -> Chunk | None:
+def chunk_of(raw: _phicandle.RawStream, event: _phicandle._Event, model: str) -> Chunk | None:
     """Returns an event of a raw stream as a chunk; `None` at the end."""
     kind, text, token_ids = event
     if kind == _phicandle.CHUNK:

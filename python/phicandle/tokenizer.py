@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from typing import Any, Literal, overload
 
     from .types import StrPath
-else:
-
-    def overload(function):
-        return function
 
 
 class Tokenizer:
@@ -105,22 +101,24 @@ class Tokenizer:
         """
         return self._raw.decode(list(token_ids("ids", ids)), flag("skip_special", skip_special))
 
-    @overload
-    def apply_chat_template(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        add_generation_prompt: bool = True,
-        tokenize: Literal[False] = False,
-    ) -> str: ...
+    if TYPE_CHECKING:
 
-    @overload
-    def apply_chat_template(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        add_generation_prompt: bool = True,
-        *,
-        tokenize: Literal[True],
-    ) -> list[int]: ...
+        @overload
+        def apply_chat_template(
+            self,
+            messages: Sequence[Mapping[str, Any]],
+            add_generation_prompt: bool = True,
+            tokenize: Literal[False] = False,
+        ) -> str: ...
+
+        @overload
+        def apply_chat_template(
+            self,
+            messages: Sequence[Mapping[str, Any]],
+            add_generation_prompt: bool = True,
+            *,
+            tokenize: Literal[True],
+        ) -> list[int]: ...
 
     def apply_chat_template(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, Union
+from typing import Any, Literal, TypedDict
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout", "tool_calls"]
 """Why an answer ended."""
@@ -26,10 +26,10 @@ KvDtype = Literal["f16", "f32"]
 Overflow = Literal["error"]
 """What to do with a prompt longer than the context."""
 
-StrPath = Union[str, "os.PathLike[str]"]
+StrPath = str | os.PathLike[str]
 """A path of the file system."""
 
-Progress = Union[bool, Callable[[str, int, Union[int, None]], None]]
+Progress = bool | Callable[[str, int, int | None], None]
 """Whether to draw a progress bar, or a callable that is given (file name, bytes so far, bytes in all or `None`)."""
 
 
@@ -40,7 +40,7 @@ class Message(TypedDict):
     content: str
 
 
-Prompt = Union[str, Sequence[Message], Sequence[Mapping[str, Any]], Sequence[int]]
+Prompt = str | Sequence[Message] | Sequence[Mapping[str, Any]] | Sequence[int]
 """A sentence, a list of messages, or a list of token ids."""
 
 

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hub::{CancelFn, Hub, HubOptions, ModelSpec, ProgressFn};
 use crate::model::{Device, MemoryPlan};
 
-/// `phicandle._phicandle.Options`: types are checked in Python, meanings here and below.
+/// `phicandle._phicandle._Options`: types are checked in Python, meanings here and below.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(super) struct Options {

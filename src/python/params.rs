@@ -9,7 +9,7 @@ use super::gil;
 use crate::error::{Error, Result};
 use crate::sampling::SamplingParams;
 
-/// `phicandle._phicandle.Params`: types are checked in Python, ranges in [`SamplingParams::validate`].
+/// `phicandle._phicandle._Params`: types are checked in Python, ranges in [`SamplingParams::validate`].
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(super) struct Params {
