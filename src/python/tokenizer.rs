@@ -1,6 +1,6 @@
 //! A tokenizer: `phicandle._phicandle.RawTokenizer`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -26,7 +26,7 @@ impl RawTokenizer {
         Self { tokenizer, template }
     }
 
-    fn open(path: &PathBuf) -> Result<Self> {
+    fn open(path: &Path) -> Result<Self> {
         let phi3 = || ChatTemplate::phi3().map(|template| template.source().to_owned());
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
             let file = GgufFile::open(path)?;
