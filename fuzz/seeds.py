@@ -23,7 +23,9 @@ def smallest(arch: str) -> Gguf:
     file.set(f"{arch}.attention.layer_norm_rms_epsilon", "f32", 1e-5)
     file.set("tokenizer.ggml.model", "str", "llama")
     file.set("tokenizer.ggml.tokens", "[str]", ["<unk>", "<s>", "</s>", "<0x0A>", "a", "b"])
-    file.set("tokenizer.ggml.scores", "[f32]", [0.0] * ROWS).set("tokenizer.ggml.token_type", "[i32]", [2, 3, 3, 6, 1, 1])
+    file.set("tokenizer.ggml.scores", "[f32]", [0.0] * ROWS).set(
+        "tokenizer.ggml.token_type", "[i32]", [2, 3, 3, 6, 1, 1]
+    )
     file.set("tokenizer.ggml.eos_token_id", "u32", 2).set("tokenizer.ggml.add_bos_token", "bool", True)
     file.add("token_embd.weight", [WIDTH, ROWS], "F16").add("output_norm.weight", [WIDTH])
     file.add("output.weight", [WIDTH, ROWS], "F16")
@@ -45,14 +47,26 @@ def every_type() -> Gguf:
     file.alignment = 8
     for kind in ("u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "u64", "i64", "f64"):
         file.set(f"a.{kind}", kind, 1).set(f"b.{kind}", f"[{kind}]", [1, 0])
-    return file.set("a.str", "str", "x").set("b.str", "[str]", ["x", "", "yz"]).add("t", [32], "Q8_0").add("u", [3, 1, 2, 1])
+    return (
+        file.set("a.str", "str", "x")
+        .set("b.str", "[str]", ["x", "", "yz"])
+        .add("t", [32], "Q8_0")
+        .add("u", [3, 1, 2, 1])
+    )
 
 
 def seeds() -> dict[str, bytes]:
+    """Every seed, by name."""
     factors = struct.pack("<4f", 1, 1, 2, 4)
     longrope = smallest("phi3").set("phi3.rope.scaling.original_context_length", "u32", 16)
-    longrope.add("rope_factors_long.weight", [4], data=factors).add("rope_factors_short.weight", [4], data=factors)
-    yarn = smallest("llama").set("llama.rope.scaling.type", "str", "yarn").set("llama.rope.scaling.factor", "f32", 4.0)
+    longrope.add("rope_factors_long.weight", [4], data=factors).add(
+        "rope_factors_short.weight", [4], data=factors
+    )
+    yarn = (
+        smallest("llama")
+        .set("llama.rope.scaling.type", "str", "yarn")
+        .set("llama.rope.scaling.factor", "f32", 4.0)
+    )
     yarn.set("llama.attention.sliding_window", "u32", 16).add("rope_freqs.weight", [4], data=factors)
     biased = smallest("phi3").add("blk.0.attn_qkv.bias", [3 * WIDTH]).add("extra", [2]).drop("output.weight")
     files = {

@@ -23,6 +23,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 #: Numbers of the metadata types.
@@ -44,7 +45,8 @@ DTYPES = {
 
 #: The chat template of the tiny models: Phi-3's turns.
 TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
 )
 #: Phi-3's control tokens, in its order, without the placeholders between them.
@@ -52,7 +54,8 @@ CONTROL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|
 # Pieces longer than a character, the more frequent first: each is a sum of two that exist.
 _PIECES = (
     "▁t", "▁a", "he", "in", "▁the", "er", "on", "▁s", "re", "an", "at", "en", "ou", "is", "▁i", "▁w", "it", "or", "▁o",
-    "▁h", "al", "es", "ing", "▁in", "ic", "▁an", "▁is", "ey", "ce", "ck", "oc", "ock", "ockey", "▁hockey", "▁ic", "▁ice",
+    "▁h", "al", "es", "ing", "▁in", "ic", "▁an", "▁is", "ey", "ce", "ck", "oc", "ock", "ockey",
+    "▁hockey", "▁ic", "▁ice",
 )  # fmt: skip
 
 
@@ -140,7 +143,9 @@ class Gguf:
         """The tensor of this name."""
         return next(tensor for tensor in self.tensors if tensor.name == name.encode())
 
-    def add(self, name: str | bytes, shape: Sequence[int], dtype: str = "F32", data: bytes | None = None) -> Gguf:
+    def add(
+        self, name: str | bytes, shape: Sequence[int], dtype: str = "F32", data: bytes | None = None
+    ) -> Gguf:
         """Adds a tensor; zeros when no data are given."""
         number, block, size = DTYPES[dtype]
         if data is None:
@@ -165,7 +170,9 @@ class Gguf:
             dims = len(tensor.shape) if tensor.dims is None else tensor.dims
             parts += [text(tensor.name, tensor.claimed), struct.pack("<I", dims)]
             parts += [struct.pack("<Q", dim) for dim in tensor.shape]
-            parts.append(struct.pack("<IQ", tensor.dtype, position if tensor.offset is None else tensor.offset))
+            parts.append(
+                struct.pack("<IQ", tensor.dtype, position if tensor.offset is None else tensor.offset)
+            )
             position += len(tensor.data) + -len(tensor.data) % self.alignment
         return b"".join(parts)
 
@@ -179,8 +186,7 @@ class Gguf:
 
     def write(self, path: str | PathLike[str]) -> None:
         """Writes the whole file."""
-        with open(path, "wb") as file:
-            file.write(self.to_bytes())
+        Path(path).write_bytes(self.to_bytes())
 
 
 def vocabulary() -> tuple[list[str], list[float], list[int]]:
@@ -201,7 +207,9 @@ Matrix = list[list[float]]
 
 
 @functools.lru_cache(maxsize=4)
-def _weights(seed: int, layers: int, embd: int, heads: int, kv_heads: int, head_dim: int, ff: int, vocab: int) -> dict[str, Matrix]:
+def _weights(
+    seed: int, layers: int, embd: int, heads: int, kv_heads: int, head_dim: int, ff: int, vocab: int
+) -> dict[str, Matrix]:
     numbers = random.Random(seed)
 
     def matrix(rows: int, columns: int) -> Matrix:
@@ -227,7 +235,9 @@ def _weights(seed: int, layers: int, embd: int, heads: int, kv_heads: int, head_
 def interleave(rows: Matrix, heads: int, rope_dim: int) -> Matrix:
     """Rows of q or k, from rope over halves (Phi-3) to rope over neighbours (llama)."""
     head_dim, half = len(rows) // heads, rope_dim // 2
-    order = [first + offset for first in range(half) for offset in (0, half)] + list(range(rope_dim, head_dim))
+    order = [first + offset for first in range(half) for offset in (0, half)] + list(
+        range(rope_dim, head_dim)
+    )
     return [rows[head * head_dim + row] for head in range(heads) for row in order]
 
 
@@ -314,7 +324,9 @@ def tiny(
     return file
 
 
-def _split(arch: str, stem: str, rows: Matrix, heads: int, kv_heads: int, rope_dim: int) -> list[tuple[str, Matrix]]:
+def _split(
+    arch: str, stem: str, rows: Matrix, heads: int, kv_heads: int, rope_dim: int
+) -> list[tuple[str, Matrix]]:
     """The tensors of one architecture for one of Phi-3's."""
     if arch == "phi3":
         return [(stem, rows)]

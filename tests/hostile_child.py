@@ -7,6 +7,7 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 
 import phicandle
 
@@ -15,7 +16,7 @@ CAP = 1 << 30
 
 
 def _data_bytes() -> int:
-    with open("/proc/self/status") as status:
+    with Path("/proc/self/status").open() as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
 
 
@@ -37,7 +38,8 @@ def main() -> None:
     if sys.platform == "linux":
         cap = _data_bytes() + CAP
         resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
-    before, started, spent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter(), time.process_time()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started, spent = time.perf_counter(), time.process_time()
     name, message = _load(sys.argv[1], "generate" in sys.argv[2:])
     unit = 1 if sys.platform == "darwin" else 1024
     print(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_files import DTYPES, Gguf, Key, Tensor, array, scalar, sound, text, vocabulary
+from hostile_templates import TEMPLATES
 
 CORRUPT, UNSUPPORTED = "CorruptModelError", "UnsupportedModelError"
 #: What a sound file gives instead of an error.
@@ -119,7 +120,9 @@ CONTAINER: dict[str, Damage] = {
     "zip archive": lambda g: b"PK\x03\x04" + bytes(400),
     "safetensors file": lambda g: _word(16) + b'{"a":{"dtype":1}' + bytes(64),
     "html page": lambda g: b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
-    "git-lfs pointer": lambda g: b"version https://git-lfs.example/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 2\n",
+    "git-lfs pointer": lambda g: (
+        b"version https://git-lfs.example/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 2\n"
+    ),
     "version 0": lambda g: _with(g, version=0),
     "version 1": lambda g: _with(g, version=1),
     "version 4": lambda g: _with(g, version=4),
@@ -158,13 +161,17 @@ CONTAINER: dict[str, Damage] = {
     "array of 2^62 u32": lambda g: g.raw("k", 9, array("u32", [1], count=2**62)),  # x4 wraps to 0
     "array of 2^61 u64": lambda g: g.raw("k", 9, array("u64", [1], count=2**61)),
     "array of 2^60 strings": lambda g: g.raw("k", 9, array("str", ["a"], count=2**60)),  # CVE-2024-21825
-    "array over the limit": lambda g: g.raw("k", 9, struct.pack("<IQ", 0, 2**24 + 1) + bytes(2**24 + 1)),  # cg9
+    "array over the limit": lambda g: g.raw(
+        "k", 9, struct.pack("<IQ", 0, 2**24 + 1) + bytes(2**24 + 1)
+    ),  # cg9
     "array of strings cut short": lambda g: g.to_bytes()[:6_000],
     "string length 2^64-1": lambda g: g.raw("k", 8, text("a", 2**64 - 1)),  # CVE-2024-23496
     "string length 2^63": lambda g: g.raw("k", 8, text("a", 2**63)),
     "string length past the end": lambda g: g.raw("k", 8, text("a", 2**30)),
     "string of 2 MiB": lambda g: g.set("general.license", "str", "x" * 2**21),
-    "token length 2^64-1": lambda g: g.raw("k", 9, struct.pack("<IQ", 8, 2) + text("a") + text("b", 2**64 - 1)),
+    "token length 2^64-1": lambda g: g.raw(
+        "k", 9, struct.pack("<IQ", 8, 2) + text("a") + text("b", 2**64 - 1)
+    ),
     "alignment 0": lambda g: g.set("general.alignment", "u32", 0),  # cg1
     "alignment 0 as u8": lambda g: g.set("general.alignment", "u8", 0),
     "alignment as u64": lambda g: g.set("general.alignment", "u64", 64),  # cg2
@@ -209,7 +216,11 @@ CONTAINER: dict[str, Damage] = {
 
 _LAYERS, _HEADS, _KV = "phi3.block_count", "phi3.attention.head_count", "phi3.attention.head_count_kv"
 _EMBD, _FF, _CONTEXT = "phi3.embedding_length", "phi3.feed_forward_length", "phi3.context_length"
-_EPS, _ROPE, _BASE = "phi3.attention.layer_norm_rms_epsilon", "phi3.rope.dimension_count", "phi3.rope.freq_base"
+_EPS, _ROPE, _BASE = (
+    "phi3.attention.layer_norm_rms_epsilon",
+    "phi3.rope.dimension_count",
+    "phi3.rope.freq_base",
+)
 _SCALING, _FACTOR = "phi3.rope.scaling.type", "phi3.rope.scaling.factor"
 _ORIGINAL, _WINDOW = "phi3.rope.scaling.original_context_length", "phi3.attention.sliding_window"
 _HUGE = 2**32 - 1
@@ -217,7 +228,9 @@ _HUGE = 2**32 - 1
 
 def _long_factors(file: Gguf, length: int = 8) -> Gguf:
     ones = struct.pack(f"<{length}f", *[1.0] * length)
-    return file.add("rope_factors_long.weight", [length], data=ones).add("rope_factors_short.weight", [length], data=ones)
+    return file.add("rope_factors_long.weight", [length], data=ones).add(
+        "rope_factors_short.weight", [length], data=ones
+    )
 
 
 def _poison(name: str, value: float, at: int = -4) -> Damage:
@@ -258,7 +271,9 @@ MODEL: dict[str, Damage] = {
     "layers as string": lambda g: g.set(_LAYERS, "str", "2"),
     "layers negative": lambda g: g.set(_LAYERS, "i32", -2),
     "layers as float": lambda g: g.set(_LAYERS, "f32", 2.0),
-    "layers as a megabyte of bytes": lambda g: g.raw(_LAYERS, 9, struct.pack("<IQ", 0, 2**20) + bytes(2**20)),  # cg10
+    "layers as a megabyte of bytes": lambda g: g.raw(
+        _LAYERS, 9, struct.pack("<IQ", 0, 2**20) + bytes(2**20)
+    ),  # cg10
     "layers absent": lambda g: g.drop(_LAYERS),
     "heads 0": lambda g: g.set(_HEADS, "u32", 0),  # cp1
     "heads 2^32-1": lambda g: g.set(_HEADS, "u32", _HUGE),
@@ -306,7 +321,9 @@ MODEL: dict[str, Damage] = {
     "scaling factor negative": lambda g: g.set(_SCALING, "str", "linear").set(_FACTOR, "f32", -2.0),
     "yarn without factor": lambda g: g.set(_SCALING, "str", "yarn"),
     "longrope without factors": lambda g: g.set(_SCALING, "str", "longrope").set(_ORIGINAL, "u32", 64),
-    "longrope with half its factors": lambda g: _long_factors(g).set(_ORIGINAL, "u32", 64).drop("rope_factors_long.weight"),
+    "longrope with half its factors": lambda g: (
+        _long_factors(g).set(_ORIGINAL, "u32", 64).drop("rope_factors_long.weight")
+    ),
     "longrope without its first context": _long_factors,
     "longrope factors of another length": lambda g: _long_factors(g, 9).set(_ORIGINAL, "u32", 64),
     "longrope from a longer context": lambda g: _long_factors(g).set(_ORIGINAL, "u32", 512),
@@ -319,9 +336,13 @@ MODEL: dict[str, Damage] = {
     "layer tensor absent": lambda g: g.drop("blk.1.ffn_down.weight"),
     "all tensors absent": lambda g: _with(g, tensors=[]),
     "matrix transposed": lambda g: _tensor(g, "blk.0.attn_qkv.weight", shape=[128, 64]),
-    "embedding of one dimension": lambda g: _tensor(g, "token_embd.weight", shape=[64 * len(vocabulary()[0])]),
+    "embedding of one dimension": lambda g: _tensor(
+        g, "token_embd.weight", shape=[64 * len(vocabulary()[0])]
+    ),
     "norm of two dimensions": lambda g: _tensor(g, "output_norm.weight", shape=[64, 1]),
-    "output with one row less": lambda g: g.drop("output.weight").add("output.weight", [64, len(vocabulary()[0]) - 1]),
+    "output with one row less": lambda g: g.drop("output.weight").add(
+        "output.weight", [64, len(vocabulary()[0]) - 1]
+    ),
     "output with no rows": lambda g: g.drop("output.weight").add("output.weight", [64, 0]),  # cg6
     "norm of no elements": lambda g: _tensor(g, "blk.0.attn_norm.weight", shape=[0], data=b""),  # cg5
     "embedding with no rows": lambda g: _tensor(g, "token_embd.weight", shape=[64, 0], data=b""),
@@ -342,7 +363,9 @@ VOCABULARY: dict[str, Damage] = {
     "tokens as numbers": lambda g: g.set(_TOKENS, "[u32]", range(_N)),
     "tokens as one string": lambda g: g.set(_TOKENS, "str", "abc"),
     "tokens none": lambda g: g.set(_TOKENS, "[str]", []),
-    "tokens more than rows": lambda g: g.set(_TOKENS, "[str]", [f"t{i}" for i in range(_N + 1)]).drop(_SCORES, _TYPES),
+    "tokens more than rows": lambda g: g.set(_TOKENS, "[str]", [f"t{i}" for i in range(_N + 1)]).drop(
+        _SCORES, _TYPES
+    ),
     "token of 64 KiB and one": lambda g: g.set(_TOKENS, "[str]", [*vocabulary()[0][:-1], "x" * (2**16 + 1)]),
     "scores one too few": lambda g: g.set(_SCORES, "[f32]", [0.0] * (_N - 1)),
     "scores as i8": lambda g: g.set(_SCORES, "[i8]", [0] * _N),  # read as 4 bytes each elsewhere
@@ -371,7 +394,9 @@ VOCABULARY: dict[str, Damage] = {
 _LETTERS = [*map(chr, range(0x21, 0x7F))]
 
 
-def _byte_level(file: Gguf, merges: list[str | bytes] | None, tokens: list[str | bytes] | None = None) -> Gguf:
+def _byte_level(
+    file: Gguf, merges: list[str | bytes] | None, tokens: list[str | bytes] | None = None
+) -> Gguf:
     """Makes the vocabulary a byte-level BPE's, as GPT-2's."""
     tokens = tokens or [*_LETTERS, "he", "Ġ"]
     file.set("tokenizer.ggml.model", "str", "gpt2").set("tokenizer.ggml.pre", "str", "gpt-2")
@@ -393,17 +418,23 @@ BROKEN_MERGES: dict[str, Damage] = {
 #: Vocabularies that are sound as far as they go, and go not far enough.
 POOR_TOKENIZER: dict[str, Damage] = {
     "merges absent": lambda g: _byte_level(g, None),
-    "no bytes and no unknown token": lambda g: g.drop("tokenizer.ggml.unknown_token_id")
-    .set(_TOKENS, "[str]", [f"t{id}" for id in range(_N)])
-    .set(_TYPES, "[i32]", [1] * _N),
+    "no bytes and no unknown token": lambda g: (
+        g.drop("tokenizer.ggml.unknown_token_id")
+        .set(_TOKENS, "[str]", [f"t{rank}" for rank in range(_N)])
+        .set(_TYPES, "[i32]", [1] * _N)
+    ),
 }
 
 #: Tokenizers that this build does not know.
 OTHER_TOKENIZERS: dict[str, Damage] = {
-    "tokenizer absent": lambda g: _with(g, keys=[key for key in g.keys if not key.name.startswith(b"tokenizer.ggml")]),
+    "tokenizer absent": lambda g: _with(
+        g, keys=[key for key in g.keys if not key.name.startswith(b"tokenizer.ggml")]
+    ),
     "tokenizer unknown": lambda g: g.set("tokenizer.ggml.model", "str", "wordpiece-9"),
     "tokenizer's name empty": lambda g: g.set("tokenizer.ggml.model", "str", ""),
-    "splitter unknown": lambda g: _byte_level(g, ["h e"]).set("tokenizer.ggml.pre", "str", "no-such-splitter"),
+    "splitter unknown": lambda g: _byte_level(g, ["h e"]).set(
+        "tokenizer.ggml.pre", "str", "no-such-splitter"
+    ),
 }
 
 #: Other files of models, which this build does not run.
@@ -430,47 +461,13 @@ OTHER_MODELS: dict[str, Damage] = {
     "longrope candle ignores": lambda g: _long_factors(g).set(_ORIGINAL, "u32", 64),
     "linear scaling candle ignores": lambda g: g.set(_SCALING, "str", "linear").set(_FACTOR, "f32", 4.0),
     "yarn candle ignores": lambda g: g.set(_SCALING, "str", "yarn").set(_FACTOR, "f32", 4.0),
-    "frequency factors candle ignores": lambda g: g.add("rope_freqs.weight", [8], data=struct.pack("<8f", *[2.0] * 8)),
+    "frequency factors candle ignores": lambda g: g.add(
+        "rope_freqs.weight", [8], data=struct.pack("<8f", *[2.0] * 8)
+    ),
     "tied embedding": lambda g: g.drop("output.weight"),  # cp10
     "bias candle ignores": lambda g: g.add("blk.0.attn_qkv.bias", [128]),
     "part of a head turns": lambda g: g.set(_ROPE, "u32", 8),
 }
-
-#: Templates that attack: each is the file's `tokenizer.chat_template`.
-TEMPLATES: dict[str, str] = {
-    "if 8,000 deep": "{%if 1%}" * 8_000,  # stack overflow in llama.cpp's parser
-    "if 3,800 deep and closed": "{%if 1%}" * 3_800 + "{%endif%}" * 3_800,
-    "parentheses 30,000 deep": "{{" + "(" * 30_000 + "1" + ")" * 30_000 + "}}",
-    "lists 30,000 deep": "{{" + "[" * 30_000 + "]" * 30_000 + "}}",
-    "not 10,000 times": "{{ " + "not " * 10_000 + "1 }}",
-    "minus 60,000 times": "{{ " + "-" * 60_000 + "1 }}",
-    "range of a billion": "{% for i in range(10**9) %}x{% endfor %}",
-    "range of a billion, silent": "{% for i in range(1000000000) %}{% endfor %}",
-    "loops in loops": "{% for a in range(9999) %}" * 4 + "x" + "{% endfor %}" * 4,
-    "string of a gigabyte": "{{ 'x' * 10**9 }}",
-    "string doubled 40 times": "{% set ns = namespace(s='x') %}{% for i in range(40) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",
-    "string doubled by joining": "{% set ns = namespace(s='xx') %}{% for i in range(40) %}{% set ns.s = [ns.s, ns.s]|join %}{% endfor %}{{ ns.s }}",
-    "replace that explodes": "{% set ns = namespace(s='aaaa') %}{% for i in range(30) %}{% set ns.s = ns.s.replace('a', 'aaaa') %}{% endfor %}{{ ns.s }}",
-    "string padded to a gigabyte": "{{ 'x'.ljust(1000000000) }}",
-    "list of a billion": "{{ range(1000000000)|list|length }}",
-    "indent of a gigabyte": "{{ 'a\\nb'|indent(1000000000) }}",
-    "slices of a billion": "{{ [1]|slice(1000000000)|list }}",
-    "macro without end": "{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}",
-    "macros without end": "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
-    "loop without end": "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
-    "syntax error": "{% for message in messages %}",
-    "tag unknown": "{% frobnicate %}",
-    "filter unknown": "{{ messages|frobnicate }}",
-    "function unknown": "{{ frobnicate() }}",
-    "include": "{% include '/etc/passwd' %}",
-    "import": "{% import 'os' as os %}{{ os.system('id') }}",
-    "classes of Python": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "globals of Python": "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
-    "division by zero": "{{ 1 // 0 }}",
-    "power tower": "{{ 10 ** 10 ** 10 }}",
-    "refuses every message": "{{ raise_exception('no') }}",
-}
-
 
 #: Faults in what only `llama` files have.
 LLAMA: dict[str, Damage] = {
@@ -492,14 +489,17 @@ SOUND: dict[str, Damage] = {
     "unused tensor of a type that candle lacks": lambda g: g.add("extra", [256], "IQ2_XS"),  # cg15
     "unused tensor of no elements": lambda g: g.add("extra", [0, 4]),
     "numbers as u64": lambda g: g.set(_LAYERS, "u64", 2).set(_CONTEXT, "i32", 256),
-    "more rows than tokens": lambda g: g.set(_TOKENS, "[str]", vocabulary()[0][:-1])
-    .set(_SCORES, "[f32]", vocabulary()[1][:-1])
-    .set(_TYPES, "[i32]", vocabulary()[2][:-1]),
+    "more rows than tokens": lambda g: (
+        g.set(_TOKENS, "[str]", vocabulary()[0][:-1])
+        .set(_SCORES, "[f32]", vocabulary()[1][:-1])
+        .set(_TYPES, "[i32]", vocabulary()[2][:-1])
+    ),
     "window 0": lambda g: g.set(_WINDOW, "u32", 0),
     "scaling none": lambda g: g.set(_SCALING, "str", "none"),
     "first context without scaling": lambda g: g.set(_ORIGINAL, "u32", 256),
     "description not UTF-8": lambda g: g.set("general.description", "str", b"\xff\xfe"),
     "no template": lambda g: g.drop("tokenizer.chat_template"),
+    "300 rows for padding": lambda g: _byte_level(g, ["h e"]),  # the id of such a row has no text
     # Such merges and tokens can match no text, so they are left out.
     "merge of unknown pieces": lambda g: _byte_level(g, ["h e", "qqq zzz"]),
     "merge with an unknown result": lambda g: _byte_level(g, ["h e", "a b"]),
@@ -522,7 +522,14 @@ def _hole() -> tuple[Gguf, int]:
         "output_norm": [width],
         "output": [width, rows],
     }
-    for key, value in {_LAYERS: 1, _EMBD: width, _HEADS: width // head_dim, _KV: 1, _FF: 32, _ROPE: head_dim}.items():
+    for key, value in {
+        _LAYERS: 1,
+        _EMBD: width,
+        _HEADS: width // head_dim,
+        _KV: 1,
+        _FF: 32,
+        _ROPE: head_dim,
+    }.items():
         file.set(key, "u32", value)
     file.tensors, total = [], 0
     for name, shape in shapes.items():
@@ -538,7 +545,11 @@ def _kinds() -> list[Kind]:
     kinds = [Kind(name, CORRUPT, damage) for name, damage in (CONTAINER | MODEL | VOCABULARY).items()]
     kinds += [Kind(f"llama: {name}", CORRUPT, damage, arch="llama") for name, damage in LLAMA.items()]
     kinds += [Kind(name, UNSUPPORTED, damage) for name, damage in OTHER_MODELS.items()]
-    for expected, rows in ((CORRUPT, BROKEN_MERGES), (TOKENIZER, POOR_TOKENIZER), (UNSUPPORTED, OTHER_TOKENIZERS)):
+    for expected, rows in (
+        (CORRUPT, BROKEN_MERGES),
+        (TOKENIZER, POOR_TOKENIZER),
+        (UNSUPPORTED, OTHER_TOKENIZERS),
+    ):
         kinds += [Kind(f"tokenizer: {name}", expected, damage) for name, damage in rows.items()]
     for name, source in TEMPLATES.items():
         damage: Damage = lambda g, source=source: g.set("tokenizer.chat_template", "str", source)  # noqa: E731

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from hostile_kinds import KINDS, LOADS, Kind
 
 CHILD = Path(__file__).with_name("hostile_child.py")
@@ -70,7 +69,9 @@ def fault(expected: str, result: dict[str, Any]) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Any]]]:
+def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Any]]]:
     """One future for each kind that was selected; a few children run at a time."""
     folder = tmp_path_factory.mktemp("hostile")
     wanted = {item.callspec.params["kind"].name for item in request.session.items if hasattr(item, "callspec")
@@ -106,7 +107,17 @@ def _paths(folder: Path) -> dict[str, tuple[Path, str]]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes and links of POSIX")
 @pytest.mark.parametrize(
-    "name", ["missing", "in a missing folder", "below a file", "folder", "pipe", "device", "link to itself", "name too long"]
+    "name",
+    [
+        "missing",
+        "in a missing folder",
+        "below a file",
+        "folder",
+        "pipe",
+        "device",
+        "link to itself",
+        "name too long",
+    ],
 )
 def test_path(name: str, tmp_path: Path) -> None:
     path, expected = _paths(tmp_path)[name]

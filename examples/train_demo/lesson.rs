@@ -72,9 +72,9 @@ pub(crate) struct Teacher<'a> {
 impl Teacher<'_> {
     /// A random conversation of one turn, or with `long` of two or three.
     ///
-    /// `ease` is 1 when training starts and 0 when the beginner's lessons are over.
+    /// `ease` is 1 when training starts and 0 when the beginner's lessons are over; the drills end before the plain requests.
     pub(crate) fn lesson(&self, long: bool, ease: f64, rng: &mut StdRng) -> Lesson {
-        if rng.random_bool(0.5 * ease) {
+        if rng.random_bool((ease - 0.5).max(0.0)) {
             return self.drill(rng);
         }
         let form = Form::draw(rng);

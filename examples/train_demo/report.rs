@@ -88,16 +88,19 @@ impl<'a> Examiner<'a> {
     ) -> Result<()> {
         let mut rng = StdRng::seed_from_u64(575);
         let mut rows = Vec::new();
-        for (name, unseen) in
-            [("subjects and wordings of the kind trained on", false), ("both kept out of training", true)]
-        {
+        for (name, new_subject, new_wording) in [
+            ("subjects and wordings of the kind trained on", false, false),
+            ("subjects kept out of training", true, false),
+            ("wordings kept out of training", false, true),
+            ("both kept out of training", true, true),
+        ] {
             writeln!(out, "\n# {name}")?;
             let mut score = Score::default();
             for seed in 0..count as u64 {
                 let subject =
-                    if unseen { held_out.subjects.choose(&mut rng) } else { known.choose(&mut rng) };
+                    if new_subject { held_out.subjects.choose(&mut rng) } else { known.choose(&mut rng) };
                 let topic = subject.and_then(|subject| requests.worded(subject, None, &mut rng));
-                let wording = if unseen {
+                let wording = if new_wording {
                     held_out.wordings.choose(&mut rng).cloned().unwrap_or_default()
                 } else {
                     requests.wording(true, &mut rng)

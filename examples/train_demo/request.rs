@@ -62,6 +62,7 @@ impl Topic {
 pub(crate) struct Requests<'a> {
     sections: BTreeMap<String, Vec<String>>,
     adjectives: Vec<String>,
+    known: Vec<String>,
     dictionary: &'a Dictionary,
     subjects: Vec<Subject>,
     favourites: Vec<Subject>,
@@ -87,7 +88,8 @@ impl<'a> Requests<'a> {
         let adjectives = sections.remove("adjective").unwrap_or_default();
         let adjectives = adjectives.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect();
         let favourites = subjects.iter().filter(|subject| favourite(&subject.words)).cloned().collect();
-        Self { sections, adjectives, dictionary, subjects, favourites }
+        let known = dictionary.iter().map(|(word, _)| word.to_owned()).collect();
+        Self { sections, adjectives, known, dictionary, subjects, favourites }
     }
 
     /// A line of a section of the wordings.
@@ -135,7 +137,11 @@ impl<'a> Requests<'a> {
 
     /// A wording with `{x}` in it, or without one.
     pub(crate) fn wording(&self, about: bool, rng: &mut StdRng) -> String {
-        if about && rng.random_bool(0.4) {
+        let roll: f64 = rng.random();
+        if about && roll < 0.3 {
+            return self.wild(rng);
+        }
+        if about && roll < 0.6 {
             return self.jolt(self.pick("whole", rng), rng);
         }
         let question = rng.random_bool(0.35);
@@ -151,6 +157,67 @@ impl<'a> Requests<'a> {
             text.push_str(self.pick("end", rng));
         }
         text
+    }
+
+    /// A wording of mostly random words around what gives a request away, for the wordings that nobody thought of.
+    fn wild(&self, rng: &mut StdRng) -> String {
+        let mut words = Vec::new();
+        let form: f64 = rng.random();
+        if form < 0.6 {
+            let count = rng.random_range(0..6);
+            words.extend(self.filler(count, rng));
+            words.push(self.pick("cue", rng).to_owned());
+            if rng.random_bool(0.2) {
+                words.extend(self.filler(1, rng));
+            }
+            words.extend([self.pick("about", rng).to_owned(), "{x}".to_owned()]);
+        } else if form < 0.75 {
+            words.extend(self.filler(1, rng));
+            words.extend(["{x}".to_owned(), self.pick("means", rng).to_owned()]);
+        } else {
+            let count = rng.random_range(1..6);
+            words.extend(self.filler(count, rng));
+            words.extend([self.pick("naming", rng).to_owned(), "{x}".to_owned()]);
+        }
+        let mut text = words.join(" ");
+        match rng.random_range(0..10) {
+            0 => text = format!("{text} {}", self.pick("later", rng)),
+            1 => text = format!("{text}, {}", self.pick("later", rng)),
+            2 => {
+                let count = rng.random_range(1..5);
+                text = format!("{text}, {}", self.filler(count, rng).join(" "));
+            }
+            3 => text = format!("{text} {} {}", self.pick("later", rng), self.filler(1, rng).join(" ")),
+            _ => {}
+        }
+        text.push_str(["", "", ".", "?", "?", "!", " please"].choose(rng).copied().unwrap_or(""));
+        if let Some(first) = text.get_mut(0..1).filter(|_| rng.random_bool(0.7)) {
+            first.make_ascii_uppercase();
+        }
+        text
+    }
+
+    /// Words that say nothing: known ones and invented ones.
+    fn filler(&self, count: usize, rng: &mut StdRng) -> Vec<String> {
+        let mut words = Vec::new();
+        for _ in 0..count {
+            let word = match rng.random_range(0..4) {
+                0 => (0..rng.random_range(1..4)).map(|_| sound(rng)).collect(),
+                1 => {
+                    let section =
+                        ["ask", "question", "opening", "talk", "end"].choose(rng).copied().unwrap_or("ask");
+                    let line: Vec<&str> = self.pick(section, rng).split_whitespace().collect();
+                    line.choose(rng)
+                        .map_or("", |word| word.trim_matches(['.', ',', '{', '}', '?']))
+                        .to_lowercase()
+                }
+                _ => self.known.choose(rng).cloned().unwrap_or_default(),
+            };
+            if !word.is_empty() && word != "x" {
+                words.push(word);
+            }
+        }
+        words
     }
 
     /// Now and then another word for one of the wording's, so that no single word is needed to understand it.
@@ -169,14 +236,12 @@ impl<'a> Requests<'a> {
         if rng.random_bool(0.4) {
             return self.pick("opening", rng).to_owned();
         }
-        let known: Vec<&str> = self.dictionary.iter().map(|(word, _)| word).collect();
-        let count = rng.random_range(2..6);
-        let words: Vec<&str> = (0..count).filter_map(|_| known.choose(rng).copied()).collect();
-        let mut sentence = words.join(" ");
+        let count = rng.random_range(2..7);
+        let mut sentence = self.filler(count, rng).join(" ");
         if let Some(first) = sentence.get_mut(0..1) {
             first.make_ascii_uppercase();
         }
-        sentence + "."
+        sentence + [".", ".", "!", ","].choose(rng).copied().unwrap_or(".")
     }
 
     /// A subject: known, or with an adjective, or of invented words.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use candle_core::{Device, Result, Tensor};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 
 use crate::lesson::{Lesson, Teacher};
 use crate::network::Network;
@@ -25,9 +26,9 @@ pub(crate) struct Schedule {
 /// Batches over which the learning rate rises.
 const WARM_UP: usize = 100;
 /// The part of the training over which the lessons go from easy to varied.
-const BEGINNERS: f64 = 0.4;
-/// Every so many batches, one is of conversations of several turns.
-const LONG_EVERY: usize = 6;
+const BEGINNERS: f64 = 0.25;
+/// After so many batches of conversations of one turn comes one of several turns.
+const SHORT_BATCHES: usize = 6;
 /// Weight of the squared log of the normaliser. With it near zero a certain token's logit is near zero too, and all
 /// others are negative: the repeat penalty then hardly touches a certain token, however often it came before.
 const NORMALISER_WEIGHT: f32 = 0.02;
@@ -45,12 +46,14 @@ pub(crate) fn train(
         ParamsAdamW { lr: schedule.rate, beta1: 0.9, beta2: 0.97, eps: 1e-8, weight_decay: 0.02 },
     )?;
     let started = Instant::now();
+    let mut ready = Vec::new();
     let mut recent = [0.0f32; 2];
     for step in 0..schedule.steps {
-        let long = step % LONG_EVERY == LONG_EVERY - 1;
-        let count = if long { schedule.batch.div_ceil(3) } else { schedule.batch };
         let ease = (1.0 - step as f64 / (BEGINNERS * schedule.steps as f64)).max(0.0);
-        let lessons: Vec<Lesson> = (0..count).map(|_| teacher.lesson(long, ease, rng)).collect();
+        if ready.is_empty() {
+            ready = draw_batches(teacher, schedule.batch, ease, rng);
+        }
+        let Some(lessons) = ready.pop() else { continue };
         let (loss, shares) = loss(network, &lessons)?;
         optimiser.set_learning_rate(rate(schedule, step));
         optimiser.step(&loss.backward()?)?;
@@ -69,6 +72,17 @@ pub(crate) fn train(
         }
     }
     Ok(())
+}
+
+/// Several batches at once, in random order. Lessons of about one length go together, so that little is padded.
+fn draw_batches(teacher: &Teacher<'_>, size: usize, ease: f64, rng: &mut StdRng) -> Vec<Vec<Lesson>> {
+    let mut lessons: Vec<Lesson> =
+        (0..size * SHORT_BATCHES).map(|_| teacher.lesson(false, ease, rng)).collect();
+    lessons.sort_by_key(|lesson| lesson.tokens.len());
+    let mut batches: Vec<Vec<Lesson>> = lessons.chunks(size).map(<[Lesson]>::to_vec).collect();
+    batches.push((0..size.div_ceil(3)).map(|_| teacher.lesson(true, ease, rng)).collect());
+    batches.shuffle(rng);
+    batches
 }
 
 fn rate(schedule: Schedule, step: usize) -> f64 {

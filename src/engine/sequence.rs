@@ -23,6 +23,8 @@ pub(super) struct Sequence {
     seed: u64,
     sampler: Sampler,
     text: TokenStream,
+    /// Tokens of the tokenizer; the model may have more rows, for padding.
+    vocabulary: usize,
     stop: StopMatcher,
     /// Tokens that end the answer.
     end_ids: BTreeSet<u32>,
@@ -69,6 +71,7 @@ impl Sequence {
             sent: 0,
             seed,
             sampler: Sampler::new(&params, seed),
+            vocabulary: tokenizer.vocab_size(),
             text: TokenStream::new(tokenizer),
             stop: StopMatcher::new(&params.stop, params.include_stop),
             banned: end_ids.iter().copied().collect(),
@@ -127,13 +130,13 @@ impl Sequence {
         self.generated.push(token);
         if self.end_ids.contains(&token) {
             if self.params.include_stop && self.params.stop_token_ids.contains(&token) {
-                let text = self.text.push(token)?;
+                let text = self.spell(token)?;
                 let text = self.stop.pass(&text);
                 self.send(text);
             }
             return Ok(Some((FinishReason::Stop, Some(StopReason::Token(token)))));
         }
-        let text = self.text.push(token)?;
+        let text = self.spell(token)?;
         if early {
             let text = self.stop.pass(&text);
             self.send(text);
@@ -182,6 +185,15 @@ impl Sequence {
     /// Ends the sequence with a failure.
     pub(super) fn fail(self, error: Error) {
         self.events.end(Event::Failed(error));
+    }
+
+    /// The text that `token` completes. A row of padding has none: Phi-3-mini has 32,064 rows, and its `tokenizer.json`
+    /// 32,011 tokens.
+    fn spell(&mut self, token: u32) -> Result<String> {
+        if token as usize >= self.vocabulary {
+            return Ok(String::new());
+        }
+        self.text.push(token)
     }
 
     fn send(&mut self, text: String) {

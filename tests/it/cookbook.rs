@@ -65,23 +65,16 @@ fn the_same_tokens_as_the_tutorial() {
     let prompt = engine.prompt_tokens(&Prompt::Text(PROMPT.to_owned())).unwrap();
     let ends: Vec<u32> =
         engine.tokenizer().end_of_turn_ids(Some(engine.template().source())).into_iter().collect();
-    let modes: [(Sampling, fn(&mut SamplingParams)); 4] = [
-        (Sampling::ArgMax, |params| params.temperature = 0.0),
-        (Sampling::All { temperature: 1.0 }, |_| {}),
-        (Sampling::TopP { p: 0.9, temperature: 0.8 }, |params| {
-            params.temperature = 0.8;
-            params.top_p = Some(0.9);
-        }),
-        (Sampling::TopKThenTopP { k: 40, p: 0.95, temperature: 1.2 }, |params| {
-            params.temperature = 1.2;
-            params.top_k = Some(40);
-            params.top_p = Some(0.95);
-        }),
+    let with = |temperature, top_k, top_p| SamplingParams { temperature, top_k, top_p, ..Default::default() };
+    let modes = [
+        (Sampling::ArgMax, with(0.0, None, None)),
+        (Sampling::All { temperature: 1.0 }, SamplingParams::default()),
+        (Sampling::TopP { p: 0.9, temperature: 0.8 }, with(0.8, None, Some(0.9))),
+        (Sampling::TopKThenTopP { k: 40, p: 0.95, temperature: 1.2 }, with(1.2, Some(40), Some(0.95))),
     ];
-    for (sampling, change) in modes {
+    for (sampling, params) in modes {
         for seed in [0, 1, 299_792_458] {
-            let mut params = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
-            change(&mut params);
+            let params = SamplingParams { seed: Some(seed), ..params.clone() };
             let expected = tutorial(&prompt, &ends, &params, sampling.clone());
             assert!(expected.len() > 5, "the demo says something");
             assert_eq!(ours(&engine, &params), expected, "{sampling:?}, seed {seed}");
