@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_reference import NEAR_QUANTISED, check
 
 from phicandle import Generator
 
@@ -142,3 +143,7 @@ def assert_good_english(text: str) -> None:
     assert sum(word in common for word in words) > len(words) / 5, text
     assert {"sky", "blue", "light"} <= set(words), text
     assert len(words) > 20, text
+
+
+def test_greedy_text_is_the_references(file: Path) -> None:
+    check(file, NEAR_QUANTISED, 32)

@@ -72,16 +72,14 @@ impl CpuInfo {
     /// Looks at this CPU and at `PHICANDLE_ISA`.
     ///
     /// # Errors
-    /// [`ErrorKind::UnsupportedCpu`] when `PHICANDLE_ISA` names a tier that this CPU lacks, or when an Arm CPU lacks
-    /// the half-precision arithmetic that this build uses; [`ErrorKind::InvalidParameter`] for an unknown name.
+    /// [`ErrorKind::UnsupportedCpu`] when `PHICANDLE_ISA` names a tier that this CPU lacks;
+    /// [`ErrorKind::InvalidParameter`] for an unknown name. (That an Arm CPU has the half-precision arithmetic of this build is
+    /// checked in Python before the library is loaded: here the compiler takes it for granted.)
     pub fn detect() -> Result<Self> {
         Self::choose(features(), std::env::var(PHICANDLE_ISA).ok().as_deref())
     }
 
     fn choose(features: Vec<&'static str>, forced: Option<&str>) -> Result<Self> {
-        if cfg!(all(target_arch = "aarch64", target_feature = "fp16")) && !features.contains(&"fp16") {
-            return Err(unsupported("This build of phicandle", &["fp16"]));
-        }
         let has = |isa: Isa| isa.needs().iter().all(|need| features.contains(need));
         let tiers: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| has(*isa)).collect();
         let best = tiers.last().copied().unwrap_or(Isa::Scalar);
@@ -105,13 +103,13 @@ fn named(name: &str, features: &[&'static str]) -> Result<Isa> {
         ));
     };
     let missing: Vec<_> = isa.needs().iter().copied().filter(|need| !features.contains(need)).collect();
-    if missing.is_empty() { Ok(isa) } else { Err(unsupported(&format!("{PHICANDLE_ISA}={name}"), &missing)) }
+    if missing.is_empty() { Ok(isa) } else { Err(unsupported(name, &missing)) }
 }
 
-fn unsupported(what: &str, missing: &[&str]) -> Error {
+fn unsupported(tier: &str, missing: &[&str]) -> Error {
     Error::new(
         ErrorKind::UnsupportedCpu { missing: missing.iter().map(ToString::to_string).collect() },
-        format!("{what} needs CPU features that this machine lacks: {}.", missing.join(", ")),
+        format!("{PHICANDLE_ISA}={tier} needs CPU features that this machine lacks: {}.", missing.join(", ")),
         format!(
             "Unset {PHICANDLE_ISA}, or use a machine that has them; `phicandle doctor` lists this one's."
         ),
