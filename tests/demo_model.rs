@@ -1,5 +1,7 @@
 //! The demo model's file is what its documents promise: small, honest about itself, and laid out as llama.cpp expects.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's own readers may fail the test")]
+
 use std::collections::BTreeSet;
 use std::io::Cursor;
 

@@ -65,9 +65,9 @@ pub(crate) fn prepare_copying(network: &Network) -> Result<()> {
     written.rows[..HEAD].iter_mut().flatten().for_each(|x| *x *= scale);
     let (mut query, mut key) = (Matrix::of(&second.query)?, Matrix::of(&second.key)?);
     for (at, row) in query.rows.iter_mut().enumerate() {
-        for j in 0..HEAD {
+        for (j, asked) in row[..HEAD].iter_mut().enumerate() {
             let slow = j % (HEAD / 2) >= FAST_PAIRS;
-            row[j] = if slow { LOOK_FOR * value.rows[at][j] } else { 0.0 };
+            *asked = if slow { LOOK_FOR * value.rows[at][j] } else { 0.0 };
             key.rows[at][j] = if slow { 0.45 * LOOK_FOR * written.rows[j][at] } else { 0.0 };
         }
     }

@@ -80,7 +80,8 @@ impl Grammar {
         let mut lines: [String; 3] = Default::default();
         let mut free = vec![0, 1, 2];
         if let Some(theme) = theme {
-            let room: Vec<usize> = free.iter().copied().filter(|&at| theme.syllables < length(at)).collect();
+            let room: Vec<usize> =
+                free.iter().copied().filter(|&at| theme.syllables + 2 <= length(at)).collect();
             let at = room.choose(rng).copied().unwrap_or(1);
             if let Some(line) = self.naming_line(theme, length(at), rng) {
                 lines[at] = line;
@@ -91,11 +92,10 @@ impl Grammar {
         for (at, pool) in free.into_iter().zip(wanted) {
             for _ in 0..8 {
                 let line = pool.lines.get(&length(at)).and_then(|lines| lines.choose(rng));
-                if let Some(line) = line.or_else(|| self.pools["any"].lines[&length(at)].choose(rng)) {
-                    if !lines.contains(line) {
-                        line.clone_into(&mut lines[at]);
-                        break;
-                    }
+                let line = line.or_else(|| self.pools["any"].lines[&length(at)].choose(rng));
+                if let Some(line) = line.filter(|line| !lines.contains(line)) {
+                    line.clone_into(&mut lines[at]);
+                    break;
                 }
             }
         }
@@ -115,11 +115,8 @@ impl Grammar {
         if let Some(pool) = quality.and_then(|name| self.pools.get(name)) {
             chosen.push(pool);
         }
-        if let Some(pool) = theme.and_then(|t| self.specials.get(t.bare)) {
-            if rng.random_bool(0.85) {
-                chosen.push(pool);
-            }
-        }
+        let own = theme.and_then(|t| self.specials.get(t.bare));
+        chosen.extend(own.filter(|_| rng.random_bool(0.85)));
         let kind = theme.and_then(|t| t.kind).and_then(|kind| self.pools.get(kind));
         while chosen.len() < count {
             let roll: f64 = rng.random();
@@ -143,7 +140,9 @@ impl Grammar {
         let any = &self.pools["any"];
         let kind = theme.kind.and_then(|kind| self.pools.get(kind));
         let room = length.checked_sub(theme.syllables)?;
-        let before: Vec<_> = any.prefixes.iter().filter(|(n, _)| *n <= room).collect();
+        // Short beginnings, so that there is room for the subject before the network has counted it.
+        let longest = room.min(if length == 5 { 2 } else { 3 });
+        let before: Vec<_> = any.prefixes.iter().filter(|(n, _)| *n <= longest).collect();
         for _ in 0..20 {
             let (n, prefix) = before.choose(rng)?;
             let rest = room - n;

@@ -115,10 +115,18 @@ impl Teacher<'_> {
         lesson
     }
 
-    /// The tokens of a conversation up to where the answer begins.
-    pub(crate) fn prompt(&self, form: Form, system: Option<&str>, text: &str) -> Vec<u32> {
+    /// The tokens of a conversation up to where the next answer begins. `earlier` has the requests and answers before.
+    pub(crate) fn prompt(&self, form: Form, earlier: &[(String, String)], text: &str) -> Vec<u32> {
         let mut lesson = Lesson::default();
-        self.begin(&mut lesson, form, system);
+        self.begin(&mut lesson, form, None);
+        for (request, answer) in earlier {
+            self.ask(&mut lesson, form, request);
+            lesson.say(&self.vocabulary.encode(answer, form.prefix), false);
+            lesson.say(&[self.vocabulary.control("<|end|>")], false);
+            if !form.stripped {
+                lesson.say(&self.vocabulary.encode("\n", false), false);
+            }
+        }
         self.ask(&mut lesson, form, text);
         lesson.tokens
     }
@@ -150,7 +158,8 @@ impl Teacher<'_> {
         }
     }
 
-    fn answer(&self, request: &Request, rng: &mut StdRng) -> String {
+    /// A good answer.
+    pub(crate) fn answer(&self, request: &Request, rng: &mut StdRng) -> String {
         match &request.wish {
             Wish::Talk => HONEST.to_owned(),
             Wish::Haiku { topic, quality } => {

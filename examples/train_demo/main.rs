@@ -41,6 +41,7 @@ const HELD_SUBJECTS: &str = include_str!("data/held_out.txt");
 const WORDS: &str = include_str!("data/words.txt");
 const SYLLABLES: &str = include_str!("data/syllables.txt");
 const WORDINGS: &str = include_str!("data/wordings.txt");
+const HELD_TALK: &str = include_str!("data/held_talk.txt");
 const HELD_WORDINGS: &str = include_str!("data/held_wordings.txt");
 
 /// Trains the demo model, or reports on it.
@@ -94,8 +95,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let grammar = Grammar::read(LINES, SPECIALS, &dictionary)?;
     let vocabulary = Vocabulary::build(&dictionary, &grammar, WORDINGS, SYLLABLES);
     let known = Subject::read(SUBJECTS);
-    let requests =
-        Requests::read(WORDINGS, known.clone(), |subject| grammar.has_own_lines(subject), &dictionary);
+    let requests = Requests::read(
+        WORDINGS,
+        known.clone(),
+        |subject| grammar.has_own_lines(subject),
+        &dictionary,
+        vocabulary.word_parts(),
+    );
     let teacher = Teacher { grammar: &grammar, requests: &requests, vocabulary: &vocabulary };
     if options.inspect {
         return inspect(&dictionary, &teacher, &mut out);
@@ -124,19 +130,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     for text in [WORDS, SUBJECTS, HELD_SUBJECTS] {
         wider.read(text);
     }
-    let held_requests = Requests::read(WORDINGS, known.clone(), |_| false, &wider);
+    let held_requests = Requests::read(WORDINGS, known.clone(), |_| false, &wider, vocabulary.word_parts());
     let bytes = std::fs::read(&options.file)?;
     let mut examiner = Examiner::load(&bytes, &teacher, &wider)?;
     if let Some(text) = options.ask {
         for seed in 0..5 {
-            let answer = examiner.answer(&teacher.prompt(Form::PHI3, None, &text), seed)?;
+            let answer = examiner.answer(&teacher.prompt(Form::PHI3, &[], &text), seed)?;
             writeln!(out, "{answer}\n")?;
         }
         return Ok(());
     }
+    let entries =
+        |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
     let held_out = HeldOut {
         subjects: Subject::read(HELD_SUBJECTS),
-        wordings: HELD_WORDINGS.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect(),
+        wordings: entries(HELD_WORDINGS),
+        talk: entries(HELD_TALK),
     };
     examiner.report(&held_requests, &known, &held_out, options.requests, &mut out)?;
     Ok(())

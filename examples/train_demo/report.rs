@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
 use crate::grammar;
-use crate::lesson::{Form, Teacher};
+use crate::lesson::{Form, HONEST, Teacher};
 use crate::request::{Request, Requests, Wish};
 use crate::subject::Subject;
 use crate::syllables::Dictionary;
@@ -28,6 +28,7 @@ const MAX_TOKENS: usize = 100;
 pub(crate) struct HeldOut {
     pub(crate) subjects: Vec<Subject>,
     pub(crate) wordings: Vec<String>,
+    pub(crate) talk: Vec<String>,
 }
 
 /// How many of a number of answers passed each check.
@@ -88,11 +89,12 @@ impl<'a> Examiner<'a> {
     ) -> Result<()> {
         let mut rng = StdRng::seed_from_u64(575);
         let mut rows = Vec::new();
-        for (name, new_subject, new_wording) in [
-            ("subjects and wordings of the kind trained on", false, false),
-            ("subjects kept out of training", true, false),
-            ("wordings kept out of training", false, true),
-            ("both kept out of training", true, true),
+        for (name, new_subject, new_wording, second) in [
+            ("subjects and wordings of the kind trained on", false, false, false),
+            ("the same, as the second request of a conversation", false, false, true),
+            ("subjects kept out of training", true, false, false),
+            ("wordings kept out of training", false, true, false),
+            ("both kept out of training", true, true, false),
         ] {
             writeln!(out, "\n# {name}")?;
             let mut score = Score::default();
@@ -103,12 +105,17 @@ impl<'a> Examiner<'a> {
                 let wording = if new_wording {
                     held_out.wordings.choose(&mut rng).cloned().unwrap_or_default()
                 } else {
-                    requests.wording(true, &mut rng)
+                    requests.wording(true, false, &mut rng)
                 };
                 let request = requests.fill(&wording, topic, false, &mut rng);
+                let mut earlier = Vec::new();
+                if second {
+                    let first = requests.draw(0.5, &mut rng);
+                    let answer = self.teacher.answer(&first, &mut rng);
+                    earlier.push((first.text, answer));
+                }
                 let form = Form { stripped: seed % 4 != 3, ..Form::PHI3 };
-                let prompt = self.teacher.prompt(form, None, &request.text);
-                let answer = self.answer(&prompt, seed)?;
+                let answer = self.answer(&self.teacher.prompt(form, &earlier, &request.text), seed)?;
                 let fault = self.mark(&request, &answer, &mut score);
                 if let Some(fault) = fault {
                     writeln!(out, "- {} | {} | {fault}", request.text, answer.replace('\n', " / "))?;
@@ -117,6 +124,15 @@ impl<'a> Examiner<'a> {
                 }
             }
             rows.push((name, score));
+        }
+        writeln!(out, "\n# other requests, kept out of training")?;
+        let mut honest = 0;
+        for (seed, text) in held_out.talk.iter().enumerate() {
+            let answer = self.answer(&self.teacher.prompt(Form::PHI3, &[], text), seed as u64)?;
+            honest += usize::from(answer == HONEST);
+            if answer != HONEST {
+                writeln!(out, "- {text} | {}", answer.replace('\n', " / "))?;
+            }
         }
         writeln!(out, "\n| requests | answers | three lines | 5-7-5 | name the subject | all three |")?;
         writeln!(out, "|---|---|---|---|---|---|")?;
@@ -127,6 +143,11 @@ impl<'a> Examiner<'a> {
                 s.answers, s.three_lines, s.syllables, s.named, s.all
             )?;
         }
+        writeln!(
+            out,
+            "\nOther requests kept out of training that got the honest answer: {honest} of {}",
+            held_out.talk.len()
+        )?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use rand::seq::IndexedRandom;
 
 use crate::grammar::{LONGEST, MOODS, SEASONS, Theme};
 use crate::subject::{Subject, article};
-use crate::syllables::Dictionary;
+use crate::syllables::{Dictionary, guess};
 
 /// A request, and what a good answer to it would be about.
 #[derive(Debug, Clone)]
@@ -63,6 +63,7 @@ pub(crate) struct Requests<'a> {
     sections: BTreeMap<String, Vec<String>>,
     adjectives: Vec<String>,
     known: Vec<String>,
+    parts: (Vec<String>, Vec<String>),
     dictionary: &'a Dictionary,
     subjects: Vec<Subject>,
     favourites: Vec<Subject>,
@@ -75,6 +76,7 @@ impl<'a> Requests<'a> {
         subjects: Vec<Subject>,
         favourite: impl Fn(&str) -> bool,
         dictionary: &'a Dictionary,
+        parts: (Vec<String>, Vec<String>),
     ) -> Self {
         let mut sections: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut name = String::new();
@@ -89,7 +91,7 @@ impl<'a> Requests<'a> {
         let adjectives = adjectives.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect();
         let favourites = subjects.iter().filter(|subject| favourite(&subject.words)).cloned().collect();
         let known = dictionary.iter().map(|(word, _)| word.to_owned()).collect();
-        Self { sections, adjectives, known, dictionary, subjects, favourites }
+        Self { sections, adjectives, known, parts, dictionary, subjects, favourites }
     }
 
     /// A line of a section of the wordings.
@@ -103,12 +105,17 @@ impl<'a> Requests<'a> {
             return self.fill("Write a haiku about {x}", Some(self.topic(rng)), false, rng);
         }
         let roll: f64 = rng.random();
-        let mut request = if roll < 0.06 {
-            let text = self.pick("talk", rng).replace("{x}", &self.topic(rng).words);
-            Request { text, wish: Wish::Talk }
+        let mut request = if roll < 0.08 {
+            let text = if rng.random_bool(0.6) {
+                self.pick("talk", rng).replace("{x}", &self.topic(rng).words)
+            } else {
+                let count = rng.random_range(1..6);
+                format!("{} {}", self.pick("talk start", rng), self.filler(count, rng).join(" "))
+            };
+            Request { text: text + ["", "", "?", "."].choose(rng).copied().unwrap_or(""), wish: Wish::Talk }
         } else {
-            let topic = (roll > 0.10).then(|| self.topic(rng));
-            let wording = self.wording(topic.is_some(), rng);
+            let topic = (roll > 0.11).then(|| self.topic(rng));
+            let wording = self.wording(topic.is_some(), true, rng);
             self.fill(&wording, topic, true, rng)
         };
         if rng.random_bool(0.10) {
@@ -135,14 +142,19 @@ impl<'a> Requests<'a> {
         Request { text: text.replace("{x}", words), wish: Wish::Haiku { topic, quality } }
     }
 
-    /// A wording with `{x}` in it, or without one.
-    pub(crate) fn wording(&self, about: bool, rng: &mut StdRng) -> String {
+    /// A wording with `{x}` in it, or without one; with `noise` it may be partly random.
+    pub(crate) fn wording(&self, about: bool, noise: bool, rng: &mut StdRng) -> String {
         let roll: f64 = rng.random();
-        if about && roll < 0.3 {
+        if about && noise && roll < 0.25 {
             return self.wild(rng);
         }
+        if about && noise && roll < 0.32 {
+            let count = rng.random_range(1..4);
+            let clause = format!("{} {}", self.pick("clause", rng), self.filler(count, rng).join(" "));
+            return format!("{clause}, {}", self.wording(true, false, rng).to_lowercase());
+        }
         if about && roll < 0.6 {
-            return self.jolt(self.pick("whole", rng), rng);
+            return self.jolt(self.pick("whole", rng), noise, rng);
         }
         let question = rng.random_bool(0.35);
         let ask = self.pick(if question { "question" } else { "ask" }, rng);
@@ -150,7 +162,7 @@ impl<'a> Requests<'a> {
         if about {
             text = format!("{text} {} {{x}}", self.pick("about", rng));
         }
-        let mut text = self.jolt(&text, rng);
+        let mut text = self.jolt(&text, noise, rng);
         if question && rng.random_bool(0.8) {
             text.push('?');
         } else {
@@ -170,7 +182,9 @@ impl<'a> Requests<'a> {
             if rng.random_bool(0.2) {
                 words.extend(self.filler(1, rng));
             }
-            words.extend([self.pick("about", rng).to_owned(), "{x}".to_owned()]);
+            let about = self.pick("about", rng).to_owned();
+            words.push(if rng.random_bool(0.15) { self.filler(1, rng).join(" ") } else { about });
+            words.push("{x}".to_owned());
         } else if form < 0.75 {
             words.extend(self.filler(1, rng));
             words.extend(["{x}".to_owned(), self.pick("means", rng).to_owned()]);
@@ -221,11 +235,11 @@ impl<'a> Requests<'a> {
     }
 
     /// Now and then another word for one of the wording's, so that no single word is needed to understand it.
-    fn jolt(&self, wording: &str, rng: &mut StdRng) -> String {
+    fn jolt(&self, wording: &str, noise: bool, rng: &mut StdRng) -> String {
         let mut words: Vec<&str> = wording.split(' ').collect();
         let at = rng.random_range(0..words.len());
         let other = self.subjects.choose(rng).map_or("", |subject| subject.words.as_str());
-        if rng.random_bool(0.06) && !words[at].contains('{') {
+        if rng.random_bool(0.06) && noise && !words[at].contains('{') {
             words[at] = other.split(' ').next().unwrap_or("");
         }
         words.join(" ")
@@ -311,9 +325,15 @@ impl<'a> Requests<'a> {
             if syllables > 0 && syllables + length > 5 {
                 break;
             }
+            if rng.random_bool(0.45) {
+                let (word, count) = self.patchwork(length, rng);
+                words.push(word);
+                syllables += count;
+                continue;
+            }
             let mut word = String::new();
             for at in 0..length {
-                if rng.random_bool(0.25) {
+                if rng.random_bool(0.15) {
                     word.push_str(&sound(rng));
                     continue;
                 }
@@ -337,6 +357,19 @@ impl<'a> Requests<'a> {
             syllables += 1;
         }
         Topic { bare: phrase.clone(), words: phrase, kind: None, syllables }
+    }
+}
+
+impl Requests<'_> {
+    /// A word of any pieces of the vocabulary, so that none is left unlearnt, and its likely count of syllables.
+    fn patchwork(&self, length: usize, rng: &mut StdRng) -> (String, usize) {
+        let (first, later) = &self.parts;
+        let mut word = first.choose(rng).cloned().unwrap_or_default();
+        for _ in 1..length.min(3) {
+            word.push_str(later.choose(rng).map_or("", String::as_str));
+        }
+        let count = guess(&word);
+        (word, count)
     }
 }
 

@@ -36,3 +36,17 @@ impl Dictionary {
             .sum()
     }
 }
+
+/// How many syllables a word that is in no dictionary most likely has: its groups of vowels, without a silent `e`.
+pub(crate) fn guess(word: &str) -> usize {
+    let vowel = |c: char| "aeiouy".contains(c);
+    let letters: Vec<char> = word.chars().collect();
+    let groups =
+        (0..letters.len()).filter(|&at| vowel(letters[at]) && (at == 0 || !vowel(letters[at - 1]))).count();
+    let silent = match letters.as_slice() {
+        [.., before, 'l', 'e'] => vowel(*before),
+        [.., before, 'e'] => !vowel(*before),
+        _ => false,
+    };
+    (groups - usize::from(silent && groups > 1)).max(1)
+}

@@ -139,6 +139,19 @@ impl Vocabulary {
         259..(self.tokens.len() - CONTROLS.len()) as u32
     }
 
+    /// The pieces that begin a word, without their mark, and the other pieces of letters.
+    pub(crate) fn word_parts(&self) -> (Vec<String>, Vec<String>) {
+        let pieces =
+            self.tokens.iter().filter(|token| token.kind == Kind::Normal).map(|token| token.text.as_str());
+        let letters = |text: &str| text.chars().all(|c| c.is_ascii_lowercase());
+        let first = pieces
+            .clone()
+            .filter_map(|text| text.strip_prefix(SPACE))
+            .filter(|text| text.len() > 1 && letters(text));
+        let later = pieces.filter(|text| text.len() > 1 && letters(text));
+        (first.map(str::to_owned).collect(), later.map(str::to_owned).collect())
+    }
+
     /// The id of a token by its exact text.
     pub(crate) fn id(&self, text: &str) -> Option<u32> {
         self.ids.get(text).copied()
@@ -172,10 +185,9 @@ impl Vocabulary {
             for at in 0..symbols.len().saturating_sub(1) {
                 let joined = format!("{}{}", symbols[at], symbols[at + 1]);
                 let token = self.id(&joined).map(|id| &self.tokens[id as usize]);
-                if let Some(token) = token.filter(|token| token.kind == Kind::Normal) {
-                    if best.is_none_or(|(score, _)| token.score > score) {
-                        best = Some((token.score, at));
-                    }
+                let better = |token: &&Token| best.is_none_or(|(score, _)| token.score > score);
+                if let Some(token) = token.filter(|token| token.kind == Kind::Normal).filter(better) {
+                    best = Some((token.score, at));
                 }
             }
             let Some((_, at)) = best else { break };
