@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cookbook;
 #[cfg(test)]
+mod demo_model;
+#[cfg(test)]
 mod hygiene;
 #[cfg(test)]
 mod layering;

@@ -8,7 +8,7 @@ use std::io::Cursor;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
 
-const FILE: &[u8] = include_bytes!("../python/phicandle/demo.gguf");
+const FILE: &[u8] = include_bytes!("../../python/phicandle/demo.gguf");
 
 fn content() -> Content {
     Content::read(&mut Cursor::new(FILE)).unwrap()
