@@ -42,7 +42,7 @@ stubs: ## Check the stubs against the installed wheel
 readme: ## Run the README's Python snippets and check its commands
 	$(TASK) readme
 
-fuzz: ## Fuzz each target for a short while (SECONDS_EACH=60; needs a nightly Rust)
+fuzz: ## Fuzz each target for a short while (SECONDS_EACH=60)
 	$(TASK) fuzz $(or $(SECONDS_EACH),60)
 
 bench: ## List the benchmarks, or run one (NAME=sampling)
