@@ -37,6 +37,31 @@ enum Weights {
     Llama(quantized_llama::ModelWeights),
 }
 
+/// Tokens of the pass that [`warm_up`] makes: more than one, as Candle lays weights out anew for several rows.
+const WARM_UP_TOKENS: usize = 8;
+
+impl Weights {
+    fn forward(
+        &mut self,
+        tokens: &[u32],
+        start: usize,
+        device: &candle_core::Device,
+    ) -> candle_core::Result<Tensor> {
+        let input = Tensor::new(tokens, device)?.unsqueeze(0)?;
+        match self {
+            Self::Phi3(weights) => weights.forward(&input, start),
+            Self::Llama(weights) => weights.forward(&input, start),
+        }
+    }
+}
+
+/// Makes one pass and drops what it computed. Candle copies weights into another layout in their first pass, which takes
+/// seconds for a large model and cannot be interrupted: that belongs to loading, not to somebody's first answer.
+fn warm_up(blank: &Weights, device: &candle_core::Device, tokens: usize) -> Result<()> {
+    blank.clone().forward(&vec![0; tokens], 0, device)?;
+    Ok(())
+}
+
 struct Sequence {
     weights: Weights,
     len: usize,
@@ -63,12 +88,9 @@ impl CandleBackend {
                 Weights::Llama(quantized_llama::ModelWeights::from_gguf(content, &mut reader, &opened)?)
             }
         };
-        let limits = Limits {
-            slots: 1,
-            run_tokens: plan::run_tokens(plan, device),
-            context_length,
-            vocab_size: plan.vocab_size,
-        };
+        let run_tokens = plan::run_tokens(plan, device);
+        let limits = Limits { slots: 1, run_tokens, context_length, vocab_size: plan.vocab_size };
+        warm_up(&blank, &opened, context_length.min(WARM_UP_TOKENS))?;
         let kv_token_bytes = plan::kv_token_bytes(plan);
         let kv_in_full = plan.architecture == Architecture::Phi3;
         Ok(Self { blank, sequence: None, device: opened, limits, kv_token_bytes, kv_in_full })
@@ -104,11 +126,7 @@ impl CandleBackend {
                 run.start
             )));
         };
-        let input = Tensor::new(run.tokens.as_slice(), &self.device)?.unsqueeze(0)?;
-        let output = match &mut sequence.weights {
-            Weights::Phi3(weights) => weights.forward(&input, run.start),
-            Weights::Llama(weights) => weights.forward(&input, run.start),
-        };
+        let output = sequence.weights.forward(&run.tokens, run.start, &self.device);
         // A pass that failed half-way has appended keys in some layers only.
         match output {
             Ok(row) => {
