@@ -63,13 +63,13 @@ struct Options {
     #[arg(long, default_value_t = 50)]
     requests: usize,
     /// Batches to train for.
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = 7000)]
     steps: usize,
     /// Conversations in a batch.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 24)]
     batch: usize,
     /// The highest learning rate.
-    #[arg(long, default_value_t = 2e-3)]
+    #[arg(long, default_value_t = 3e-3)]
     rate: f64,
     /// Length of a token's vector; heads are 32 long.
     #[arg(long, default_value_t = 128)]
@@ -78,7 +78,7 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     layers: usize,
     /// Length of the gated vector.
-    #[arg(long, default_value_t = 352)]
+    #[arg(long, default_value_t = 384)]
     hidden: usize,
     /// Seed of the weights and of the lessons.
     #[arg(long, default_value_t = 575)]
