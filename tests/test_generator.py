@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +167,20 @@ def test_a_forgotten_generator_frees_its_thread(tiny_file: Path) -> None:
     def workers() -> int:
         return sum(path.read_text() == "phicandle\n" for path in tasks.glob("*/comm"))
 
+    def settled(count: int) -> bool:
+        """A new thread takes its name a moment after its start."""
+        end = time.monotonic() + 10.0
+        while workers() != count and time.monotonic() < end:
+            time.sleep(0.01)
+        return workers() == count
+
     gc.collect()
     before = workers()
     generators = [Generator(tiny_file) for _ in range(3)]
-    assert workers() == before + 3
+    assert settled(before + 3)
     del generators
     gc.collect()
-    assert workers() == before
+    assert settled(before)
 
 
 def test_bad_calls_leave_the_generator_usable(tiny: Generator) -> None:
