@@ -34,6 +34,10 @@ def run(path: Path, *options: str) -> dict[str, Any]:
     """What the child says of a file, or how it died."""
     command = [sys.executable, str(CHILD), str(path), *options]
     try:
+        try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
+    except OSError:
+        # The system did not start the process (EFAULT was seen once in some thousand starts): nothing was tried yet.
         done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     except subprocess.TimeoutExpired:
         return {"died": f"no answer in {HANG_S:.0f} s"}
