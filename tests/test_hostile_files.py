@@ -35,10 +35,10 @@ def run(path: Path, *options: str) -> dict[str, Any]:
     command = [sys.executable, str(CHILD), str(path), *options]
     try:
         try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
-    except OSError:
-        # The system did not start the process (EFAULT was seen once in some thousand starts): nothing was tried yet.
-        done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
+        except OSError:
+            # The system did not start the process (EFAULT was seen once in thousands of starts): nothing was tried yet.
+            done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
     except subprocess.TimeoutExpired:
         return {"died": f"no answer in {HANG_S:.0f} s"}
     if done.returncode != 0:
