@@ -46,7 +46,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     how = parser.add_argument_group("engines")
     how.add_argument("--install", action="store_true", help="install the engines that are not there")
     how.add_argument("--jobs", type=int, default=machine.threads(), metavar="N", help="compilers at a time")
-    how.add_argument("--phicandle", type=Path, metavar="PYTHON", help="a Python that has phicandle")
+    how.add_argument("--phicandle", type=Path, metavar="PYTHON", help="a Python that has phicandle (default: this one)")
     out = parser.add_argument_group("results")
     out.add_argument("--record", type=Path, metavar="FOLDER", help="where the record and the chart go")
     out.add_argument("--show", type=Path, metavar="JSON", help="print a record's table and draw its chart again")
@@ -106,7 +106,7 @@ def measure(chosen: argparse.Namespace) -> record.Record:
     started = datetime.now(timezone.utc)
     session = Session(
         cache=where,
-        phicandle=(chosen.phicandle or peers.interpreter(where / "phicandle")).absolute(),
+        phicandle=(chosen.phicandle or Path(sys.executable)).absolute(),
         threads=chosen.threads or machine.threads(),
         rounds=chosen.repetitions or (1 if chosen.quick else 3),
         engines=chosen.engines,

@@ -7,7 +7,6 @@ from pathlib import Path
 from .points import ENGINES, PHICANDLE
 from .points import POINTS as ALL
 from .record import Record, show
-from .tables import model_of
 
 _COLOURS = dict(zip(ENGINES, ("#1b6ca8", "#7a7a7a", "#e2a33d", "#9b5fb0", "#5a9e6f"), strict=True))
 _COLUMNS = 4
@@ -37,7 +36,7 @@ def draw(record: Record, path: Path) -> None:
         if limit:
             axis.axvline(limit, color="#b03030", linewidth=1, linestyle="--")
         axis.set_xlim(0, max(limit, *values) * 1.18)
-        axis.set_title(f"{model_of(point)}\n{point.title}", fontsize=9)
+        axis.set_title(point.title, fontsize=10)
         axis.tick_params(axis="y", labelsize=9)
         axis.set_xticks([])
         for side in ("top", "right", "bottom"):

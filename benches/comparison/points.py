@@ -169,11 +169,11 @@ POINTS = (
         targets=(Target("peer", 1.0, LLAMA), Target("peer", 1.0, CANDLE, at="decode-128")),
     ),
     Point(
-        "smol-prefill-128", "prefill 128", "smol-prefill-128", targets=(Target("peer", 5.0, LLAMA),)
+        "smol-prefill-128", "SmolLM2: prefill 128", "smol-prefill-128", targets=(Target("peer", 5.0, LLAMA),)
     ),
     Point(
         "smol-decode-64",
-        "decode, context 160",
+        "SmolLM2: decode, context 160",
         "smol-decode-64",
         targets=(Target("peer", 1.6, LLAMA),),
     ),

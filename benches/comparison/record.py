@@ -111,6 +111,8 @@ class Record:
     def share(self, point: Point, engine: str = PHICANDLE) -> tuple[float, str] | None:
         """The share of the machine's limit that an engine reached, and which limit that is."""
         work, cell = self.data["work"].get(point.measure), self.cell(point, engine)
+        if point.field != "rate":
+            return None
         measure = BY_NAME[point.measure]
         threads = 1 if measure.one_thread else self.data["threads"]
         bandwidth, int8 = self.peak("read_bytes_per_s", threads), self.peak("int8_ops_per_s", threads)

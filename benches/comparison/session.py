@@ -185,6 +185,8 @@ class Session:
                 runner.stop()
             elif engine not in {points.LLAMA, points.PHICANDLE}:
                 self.runners.pop((engine, tier)).stop()
+        # The time of each pass, for whoever debugs a runner.
+        answer.pop("steps", None)
         if "step_s" in answer:
             answer["steps"] = answer["seconds"] / answer["step_s"]
         elif "seconds" in answer:
@@ -221,7 +223,6 @@ class Session:
                 return
             shown = {name: value for name, value in config.items() if name != "backend"}
             sample |= {"measure": measure.name, "engine": engine, "config": shown, "round": number}
-            sample.pop("steps" if isinstance(sample.get("steps"), list) else "", None)
             self.samples.append(sample)
             say(f"round {number + 1}/{self.rounds}  {measure.name}  {engine}  {config_name(shown)}  {brief(sample)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .points import BY_NAME, ENGINES, PHICANDLE, POINTS, Point
+from .points import ENGINES, PHICANDLE, POINTS, Point
 from .record import Record, show
 
 BEGIN = "<!-- performance: written by `python3 benches/compare.py --write-readme`; do not edit by hand -->"
@@ -56,11 +56,6 @@ def align(table: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def model_of(point: Point) -> str:
-    """The model that a point is about."""
-    return BY_NAME[point.measure].model
-
-
 def terminal(record: Record) -> str:
     """The whole table, the targets, and what was not measured and why."""
     data = record.data
@@ -72,22 +67,24 @@ def terminal(record: Record) -> str:
     parts.append("Targets")
     for point in POINTS:
         for target in point.targets:
-            parts.append(f"  {model_of(point)}: {point.title}: {record.verdict(point, target).text}")
+            parts.append(f"  {point.title}: {record.verdict(point, target).text}")
     met, missed, unknown = tally(record)
     parts += [f"  {met} met, {missed} missed, {unknown} not measured", ""]
-    parts.append("Best configurations of llama.cpp and others")
+    best = []
     for point in POINTS:
         cells = [(engine, record.cell(point, engine)) for engine in engines]
-        named = [f"{engine} ({cell.config}; {cell.count} rounds)" for engine, cell in cells if cell and cell.config]
+        named = [f"{engine} ({cell.config})" for engine, cell in cells if cell and cell.config]
         if named:
-            parts.append(f"  {point.title}: {'; '.join(named)}")
+            best.append(f"  {point.title}: {'; '.join(named)}")
+    if best:
+        parts += ["Best configurations", *best, ""]
     if data["missing"]:
-        parts += ["", "Not measured"]
+        parts.append("Not measured")
         reasons: dict[tuple[str, str], list[str]] = {}
         for missing in data["missing"]:
             reasons.setdefault((missing["engine"], missing["reason"]), []).append(missing["measure"])
         parts += [f"  {engine}: {', '.join(names)}: {why}" for (engine, why), names in reasons.items()]
-    return "\n".join(parts)
+    return "\n".join(parts).rstrip()
 
 
 def tally(record: Record) -> tuple[int, int, int]:

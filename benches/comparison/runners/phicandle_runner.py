@@ -29,7 +29,7 @@ class Engine:
     def load(self, model: str, threads: int, **options: str) -> dict[str, Any]:
         """Notes what to load: `phicandle bench` loads for itself, before it measures."""
         self.model, self.threads, self.options = model, threads, options
-        return {"version": phicandle.__version__, "system": json.dumps(phicandle.cpu_info())}
+        return {"version": phicandle.__version__, "system": str(phicandle.cpu_info())}
 
     def open(self, model: str, threads: int, **options: str) -> dict[str, Any]:
         """Loads, and keeps it."""
@@ -80,7 +80,7 @@ class Engine:
 
     def verify(self, depth: int, guesses: int, repeats: int) -> dict[str, Any]:
         """Several tokens of one sequence in a pass, each beside a pass for one: `phicandle bench` makes eight."""
-        series = self.bench("--verify", str(guesses), "--depth", str(depth))
+        series = self.bench("-n", "0", "--verify", str(guesses), "--depth", str(depth))
         (test,) = series["tests"]
         return {"seconds": test["time"]["samples_s"][0], "step_s": test["step_time"]["samples_s"][0]}
 
@@ -89,8 +89,11 @@ class Engine:
         self._open()
         if self.generator is None:
             raise RuntimeError("There is no generator.")
+        prompt: str = "Count to a hundred"
+        settings: dict[str, Any] = {"max_tokens": tokens, "ignore_eos": True}
+        self.generator.generate(prompt, **settings)
         chunks, started = 0, 0.0
-        for _ in self.generator.stream("Count to a hundred", max_tokens=tokens, ignore_eos=True):
+        for _ in self.generator.stream(prompt, **settings):
             # From the first chunk on: what comes before it is the call.
             started = started or time.thread_time()
             chunks += 1
