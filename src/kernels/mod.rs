@@ -17,5 +17,5 @@ pub use arena::Arena;
 pub use cpus::default_threads;
 pub use disjoint::DisjointMut;
 pub use isa::{CpuInfo, Isa};
-pub use pool::{Pool, Work};
+pub use pool::{Pool, Work, check_threads};
 pub use scratch::{ALIGNMENT, Plain, Scratch, view, view_mut};
