@@ -21,5 +21,5 @@ pub use compute::Compute;
 pub use cpus::default_threads;
 pub use disjoint::DisjointMut;
 pub use isa::{CpuInfo, Isa};
-pub use pool::{Pool, Work};
+pub use pool::{Pool, Work, check_threads};
 pub use scratch::{ALIGNMENT, Plain, Scratch, view, view_mut};
