@@ -1,8 +1,22 @@
-//! Arithmetic of our own on vectors, and what this CPU can do. Imports nothing of the crate but its errors and the types of weights.
+//! What this CPU can do, and the place of phicandle's own arithmetic: threads, memory, vectors, kernels. Imports nothing of
+//! the crate but its errors and the types of weights.
 
 #![allow(unsafe_code)]
 
+mod arena;
+mod cpus;
+mod disjoint;
 mod isa;
+mod pool;
+#[cfg(test)]
+mod pool_tests;
+mod scratch;
 mod simd;
+mod worker;
 
+pub use arena::Arena;
+pub use cpus::default_threads;
+pub use disjoint::DisjointMut;
 pub use isa::{CpuInfo, Isa};
+pub use pool::{Pool, Work};
+pub use scratch::{ALIGNMENT, Plain, Scratch, view, view_mut};
