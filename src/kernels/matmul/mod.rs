@@ -5,6 +5,7 @@
 
 mod acts;
 mod block_kernel;
+mod embed;
 mod float_kernel;
 mod format;
 mod matrix;
@@ -21,4 +22,4 @@ pub(crate) use acts::{Activations, Forms};
 pub(crate) use format::Family;
 pub(crate) use matrix::{Matrix, Memory};
 pub(crate) use product::Then;
-pub(crate) use source::{Plain, RowSource};
+pub(crate) use source::{Norm, Plain};
