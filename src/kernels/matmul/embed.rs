@@ -1,7 +1,9 @@
 //! Single rows of a matrix, as numbers: the embeddings of tokens.
 
 use super::block_kernel::{self, BlockPanel};
-use super::format::{BLOCK, BlockFormat, BlockKind, Q4K, Q5K, Q6K, Q40, Q41, Q80, SPAN, SUPER, SuperFormat, SuperKind};
+use super::format::{
+    BLOCK, BlockFormat, BlockKind, Q4K, Q5K, Q6K, Q40, Q41, Q80, SPAN, SUPER, SuperFormat, SuperKind,
+};
 use super::matrix::Matrix;
 use super::raw::{self, Iq4Nl, Iq4Xs, Q2K, Q3K, Q50, Q51};
 use super::super_kernel::{self, SuperPanel};

@@ -96,18 +96,25 @@ impl Compute {
         })
     }
 
-    /// Multiplies `gate` and `up`, which are alike, with every row of `acts`, and writes `silu(gate) * up` to `out`:
-    /// `[token][rows]`.
+    /// Multiplies gate and up, two matrices alike, with every row of `acts`, adds their biases, and writes `silu(gate) * up` to
+    /// `out`: `[token][rows]`.
     ///
     /// # Errors
     /// `Internal` when they are not alike, and those of the pool.
-    pub(crate) fn gated(&self, gate: &Matrix, up: &Matrix, acts: &Activations, out: &mut [f32]) -> Result<()> {
+    pub(crate) fn gated(
+        &self,
+        [gate, up]: [&Matrix; 2],
+        biases: [Option<&[f32]>; 2],
+        acts: &Activations,
+        out: &mut [f32],
+    ) -> Result<()> {
         if gate.rows != up.rows || gate.k != up.k {
             return Err(Error::internal("The two halves of a feed-forward layer have different sizes."));
         }
         let width = gate.rows;
         let out = DisjointMut::new(out);
-        let part = Part { matrix: gate, column: 0, groups: (self.unit_groups(gate) / 2).next_multiple_of(GROUPS) };
+        let part =
+            Part { matrix: gate, column: 0, groups: (self.unit_groups(gate) / 2).next_multiple_of(GROUPS) };
         self.pool.for_each(part.units(), &|unit, scratch| {
             let (scratch_gate, scratch_up) = (strip::scratch_bytes(gate), strip::scratch_bytes(up));
             let results = acts.rows * WIDTH * 4;
@@ -118,6 +125,9 @@ impl Compute {
                 Strip { matrix: gate, group, acts, results: gates, panels, tiles }.compute(self.tier);
                 Strip { matrix: up, group, acts, results: ups, panels, tiles }.compute(self.tier);
                 let first = group * (WIDTH / GROUPS);
+                for (results, bias) in [&mut *gates, &mut *ups].into_iter().zip(biases) {
+                    add_bias(results, bias, first);
+                }
                 dispatch(self.tier, Gate { gates, ups, out: &out, width, first });
             }
         })
@@ -128,6 +138,14 @@ impl Compute {
         let by_bytes = UNIT_BYTES / (matrix.row_bytes() * WIDTH / GROUPS).max(1);
         let by_threads = matrix.groups() / (self.threads() * UNITS_PER_THREAD);
         by_bytes.min(by_threads).next_multiple_of(GROUPS).max(GROUPS)
+    }
+}
+
+/// Adds the bias of the rows from `first` on to a strip.
+fn add_bias(results: &mut [f32], bias: Option<&[f32]>, first: usize) {
+    let Some(bias) = bias.and_then(|bias| bias.get(first..)) else { return };
+    for results in results.chunks_exact_mut(WIDTH) {
+        results.iter_mut().zip(bias).for_each(|(result, bias)| *result += bias);
     }
 }
 

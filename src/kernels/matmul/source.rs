@@ -14,12 +14,12 @@ pub(crate) trait RowSource: Sync {
 }
 
 /// Rows as they are.
-pub(crate) struct Plain<'a> {
+pub(crate) struct Copied<'a> {
     /// The rows, one after the other.
     pub(crate) values: &'a [f32],
 }
 
-impl RowSource for Plain<'_> {
+impl RowSource for Copied<'_> {
     #[inline(always)]
     fn row<S: Simd>(&self, _: S, row: usize, out: &mut [f32]) {
         out.copy_from_slice(&self.values[row * out.len()..][..out.len()]);
