@@ -54,6 +54,8 @@ pub(super) enum Command {
     Rm(RmArgs),
     /// Show the tokens of a text.
     Tokenize(TokenizeArgs),
+    /// Measure how fast a model runs here, against what this machine can do.
+    Bench(BenchArgs),
     /// Show what this machine and this build offer.
     Doctor(DoctorArgs),
 }
@@ -180,6 +182,49 @@ pub(super) struct DoctorArgs {
     #[arg(long)]
     pub(super) json: bool,
 }
+
+/// Without any of the flags of "What to measure" everything is measured; with some of them, what they name. Lists are
+/// written with commas; 0 leaves a part out.
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// A hub name, a path to a .gguf file, or `demo` [default: microsoft/Phi-3-mini-4k-instruct-gguf].
+    pub(super) model: Option<String>,
+    #[command(flatten)]
+    pub(super) hub: HubArgs,
+    /// Tokens of a prompt to read [default: 512].
+    #[arg(short, long, value_name = "TOKENS", value_delimiter = ',', help_heading = MEASURE)]
+    pub(super) prompt: Vec<usize>,
+    /// Tokens to write, one pass for each [default: 128].
+    #[arg(short = 'n', long, value_name = "TOKENS", help_heading = MEASURE)]
+    pub(super) generate: Option<usize>,
+    /// Sequences that write together; more than one are measured at the first depth [default: 1,4,16].
+    #[arg(short, long, value_name = "SEQUENCES", value_delimiter = ',', help_heading = MEASURE)]
+    pub(super) batch: Vec<usize>,
+    /// Tokens that a sequence holds before it is measured [default: 0,2048].
+    #[arg(short, long, value_name = "TOKENS", value_delimiter = ',', help_heading = MEASURE)]
+    pub(super) depth: Vec<usize>,
+    /// Guessed tokens to check in one pass, against the time of one token [default: 5].
+    #[arg(long, value_name = "TOKENS", help_heading = MEASURE)]
+    pub(super) verify: Option<usize>,
+    /// How often to measure each.
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    pub(super) repetitions: usize,
+    /// Threads to compute with, one run for each [default: what the backend chooses].
+    #[arg(short, long, value_name = "N", value_delimiter = ',')]
+    pub(super) threads: Vec<usize>,
+    /// What computes: auto or candle.
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    pub(super) backend: String,
+    /// Do not measure the machine's own limits (about three seconds for each number of threads).
+    #[arg(long)]
+    pub(super) no_limits: bool,
+    /// Write one JSON object with every sample.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The heading of the flags that choose what `bench` measures.
+const MEASURE: &str = "What to measure";
 
 /// Which file of which repository, and where it is kept.
 #[derive(Debug, Clone, Default, Args)]

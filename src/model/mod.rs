@@ -8,7 +8,7 @@ mod memory;
 pub use batch::{Batch, Logits, Run};
 pub use candle::CandleBackend;
 pub use device::Device;
-pub use memory::{MemoryPlan, available_memory, peak_rss};
+pub use memory::{MemoryPlan, Resident, available_memory, forget_peak, peak_rss, resident};
 
 use crate::error::Result;
 
