@@ -38,7 +38,8 @@ pub struct CpuInfo {
 }
 
 impl Isa {
-    const ALL: [Self; 7] =
+    /// Every tier, the widest of each architecture last.
+    pub const ALL: [Self; 7] =
         [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Neon, Self::Dotprod, Self::I8mm];
 
     /// The name used by `PHICANDLE_ISA` and in reports.
@@ -52,6 +53,19 @@ impl Isa {
             Self::Dotprod => "dotprod",
             Self::I8mm => "i8mm",
         }
+    }
+
+    /// Whether this CPU has it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnsupportedCpu`] with what is missing.
+    pub fn check(self) -> Result<()> {
+        let missing = self.missing(&features());
+        if missing.is_empty() { Ok(()) } else { Err(unsupported(self.name(), &missing)) }
+    }
+
+    fn missing(self, features: &[&'static str]) -> Vec<&'static str> {
+        self.needs().iter().copied().filter(|need| !features.contains(need)).collect()
     }
 
     /// The features that a CPU needs for this tier.
@@ -80,7 +94,7 @@ impl CpuInfo {
     }
 
     fn choose(features: Vec<&'static str>, forced: Option<&str>) -> Result<Self> {
-        let has = |isa: Isa| isa.needs().iter().all(|need| features.contains(need));
+        let has = |isa: Isa| isa.missing(&features).is_empty();
         let tiers: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| has(*isa)).collect();
         let best = tiers.last().copied().unwrap_or(Isa::Scalar);
         let tier = match forced.filter(|name| !name.is_empty()) {
@@ -102,14 +116,14 @@ fn named(name: &str, features: &[&'static str]) -> Result<Isa> {
             format!("Unset it, or use one of: {}.", known.join(", ")),
         ));
     };
-    let missing: Vec<_> = isa.needs().iter().copied().filter(|need| !features.contains(need)).collect();
+    let missing = isa.missing(features);
     if missing.is_empty() { Ok(isa) } else { Err(unsupported(name, &missing)) }
 }
 
 fn unsupported(tier: &str, missing: &[&str]) -> Error {
     Error::new(
         ErrorKind::UnsupportedCpu { missing: missing.iter().map(ToString::to_string).collect() },
-        format!("{PHICANDLE_ISA}={tier} needs CPU features that this machine lacks: {}.", missing.join(", ")),
+        format!("The tier {tier} needs CPU features that this machine lacks: {}.", missing.join(", ")),
         format!(
             "Unset {PHICANDLE_ISA}, or use a machine that has them; `phicandle doctor` lists this one's."
         ),

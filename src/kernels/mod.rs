@@ -1,5 +1,8 @@
-//! What this CPU can do, and the place of phicandle's own arithmetic. Imports nothing of the crate but its errors.
+//! Arithmetic of our own on vectors, and what this CPU can do. Imports nothing of the crate but its errors and the types of weights.
+
+#![allow(unsafe_code)]
 
 mod isa;
+mod simd;
 
 pub use isa::{CpuInfo, Isa};
