@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// Seconds, one figure for each repetition.
+/// One figure for each repetition: seconds, or something per second.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Samples(Vec<f64>);
 
@@ -11,8 +11,9 @@ impl Samples {
         self.0.push(seconds);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// All of them, in the order of measuring.
+    pub(super) fn all(&self) -> &[f64] {
+        &self.0
     }
 
     /// The middle one, or the mean of the two in the middle; 0 of none.
@@ -27,12 +28,12 @@ impl Samples {
         }
     }
 
-    /// The shortest; 0 of none.
+    /// The shortest time; 0 of none.
     pub(super) fn shortest(&self) -> f64 {
         self.0.iter().copied().min_by(f64::total_cmp).unwrap_or(0.0)
     }
 
-    /// The longest; 0 of none.
+    /// The longest time, or the best rate; 0 of none.
     pub(super) fn longest(&self) -> f64 {
         self.0.iter().copied().max_by(f64::total_cmp).unwrap_or(0.0)
     }
@@ -42,7 +43,7 @@ impl Samples {
         ratio(self.longest() - self.shortest(), self.median())
     }
 
-    /// All that is known, for programs.
+    /// All that is known of seconds, for programs.
     pub(super) fn json(&self) -> Value {
         json!({
             "samples_s": self.0,
