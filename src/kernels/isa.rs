@@ -1,5 +1,6 @@
 //! Kernel tiers: which instructions this CPU has, found once per process.
 
+use super::cpus::default_threads;
 use crate::env::PHICANDLE_ISA;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -33,7 +34,7 @@ pub struct CpuInfo {
     pub tiers: Vec<Isa>,
     /// The tier in use: the best one, or the one that `PHICANDLE_ISA` names.
     pub tier: Isa,
-    /// Threads that this process may run at once: affinity and container quota are counted.
+    /// Threads used by default: physical cores within this process's affinity and container quota.
     pub threads: usize,
 }
 
@@ -101,8 +102,7 @@ impl CpuInfo {
             None => best,
             Some(name) => named(name, &features)?,
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { arch: std::env::consts::ARCH, features, tiers, tier, threads })
+        Ok(Self { arch: std::env::consts::ARCH, features, tiers, tier, threads: default_threads() })
     }
 }
 
