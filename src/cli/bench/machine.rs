@@ -36,7 +36,9 @@ impl Machine {
             system.total_memory()
         });
         Ok(Self {
-            cpu: brand.filter(|brand| !brand.is_empty()).unwrap_or_else(|| format!("a CPU of the kind {}", info.arch)),
+            cpu: brand
+                .filter(|brand| !brand.is_empty())
+                .unwrap_or_else(|| format!("a CPU of the kind {}", info.arch)),
             tier: info.tier,
             threads: info.threads,
             cores: System::physical_core_count().ok(),
@@ -114,9 +116,7 @@ impl Limits {
     }
 
     pub(super) fn json(&self) -> Value {
-        let rates = |samples: &Samples| {
-            json!({ "samples": samples.all(), "median": samples.median(), "best": samples.longest() })
-        };
+        let rates = |samples: &Samples| json!({ "samples": samples.all(), "median": samples.median(), "best": samples.longest() });
         let limits = self.0.iter().map(|limit| {
             json!({
                 "threads": limit.threads,

@@ -199,7 +199,8 @@ mod tests {
         let station = Station { batch: 1, depth: 0, generate: 2, verify: 5 };
         let times = Passes::new(&mut model, GO_ON).visit(&station).unwrap();
         assert!(times.verify > 0.0 && times.step > 0.0);
-        let expected = [vec![vec![1]; 2], [vec![5], vec![1]].repeat(CHECKS)].concat();
+        let lengths = [vec![1; 2], [5, 1].repeat(CHECKS)].concat();
+        let expected: Vec<Vec<usize>> = lengths.into_iter().map(|length| vec![length]).collect();
         assert_eq!(model.passes, expected);
     }
 

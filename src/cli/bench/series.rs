@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::between::{self, Stopwatch, Waits};
 use super::Progress;
+use super::between::{self, Stopwatch, Waits};
 use super::passes::Passes;
 use super::plan::{CHECKS, ENGINE_PROMPT, Plan, Station};
 use super::samples::{Samples, ratio};
@@ -35,7 +35,9 @@ impl What {
         match self {
             Self::Prefill(tokens) => format!("prefill {tokens}"),
             Self::Decode(Station { batch: 1, depth: 0, generate, .. }) => format!("decode {generate}"),
-            Self::Decode(Station { batch: 1, depth, generate, .. }) => format!("decode {generate} at {depth}"),
+            Self::Decode(Station { batch: 1, depth, generate, .. }) => {
+                format!("decode {generate} at {depth}")
+            }
             Self::Decode(Station { batch, depth: 0, generate, .. }) => format!("{batch} x decode {generate}"),
             Self::Decode(Station { batch, depth, generate, .. }) => {
                 format!("{batch} x decode {generate} at {depth}")
@@ -175,6 +177,8 @@ pub(super) struct Growth {
 #[derive(Debug, Clone)]
 pub(super) struct Series {
     pub(super) threads: usize,
+    /// What computed; empty before the model is loaded.
+    pub(super) backend: &'static str,
     pub(super) rows: Vec<Row>,
     pub(super) between: Option<Between>,
     pub(super) load: Samples,
@@ -198,7 +202,7 @@ impl Setting<'_> {
 
 impl Series {
     pub(super) fn new(threads: usize) -> Self {
-        Self { threads, rows: Vec::new(), between: None, load: Samples::default(), memory: None }
+        Self { threads, backend: "", rows: Vec::new(), between: None, load: Samples::default(), memory: None }
     }
 
     /// Loads the model and measures everything; what there is when the user interrupts stays.
@@ -215,6 +219,7 @@ impl Series {
         self.load.push(loaded.load_time().as_secs_f64());
         let after = before.and_then(|_| resident());
         let planned = loaded.info().memory;
+        self.backend = loaded.info().backend;
         setting.plan.limit_batches(loaded.model().limits().slots);
 
         let listening = setting.interrupts.answering();

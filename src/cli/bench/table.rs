@@ -41,19 +41,17 @@ fn percent(share: f64) -> String {
 
 /// The limits of the machine.
 pub(super) fn limits(limits: &[Limit]) -> String {
-    let kinds: [(&str, &str, fn(&Limit) -> &Samples); 3] = [
-        ("read bandwidth", "B", |limit| &limit.bandwidth),
-        ("int8 arithmetic", "op", |limit| &limit.int8),
-        ("f32 arithmetic", "op", |limit| &limit.f32),
-    ];
     let mut rows = vec![row(["Limits of this machine", "threads", "median", "best"])];
-    for (name, unit, of) in kinds {
+    let mut add = |name: &str, unit: &str, of: fn(&Limit) -> &Samples| {
         for limit in limits {
             let samples = of(limit);
             let (median, best) = (per_second(samples.median(), unit), per_second(samples.longest(), unit));
             rows.push(row([name, &limit.threads.to_string(), &median, &best]));
         }
-    }
+    };
+    add("read bandwidth", "B", |limit| &limit.bandwidth);
+    add("int8 arithmetic", "op", |limit| &limit.int8);
+    add("f32 arithmetic", "op", |limit| &limit.f32);
     table(&rows)
 }
 
@@ -66,7 +64,10 @@ pub(super) fn results(found: &Found) -> String {
         for measured in &series.rows {
             rows.push(speed(measured, series.threads, peaks.map(|peaks| measured.limit(work, &peaks))));
         }
-        let others = [("between passes", series.between.as_ref().map(|between| &between.means)), ("load", Some(&series.load))];
+        let others = [
+            ("between passes", series.between.as_ref().map(|between| &between.means)),
+            ("load", Some(&series.load)),
+        ];
         for (name, samples) in others {
             if let Some(samples) = samples.filter(|samples| !samples.all().is_empty()) {
                 rows.push(row([
@@ -82,13 +83,10 @@ pub(super) fn results(found: &Found) -> String {
     table(&rows)
 }
 
-fn speed(
-    measured: &Row,
-    threads: usize,
-    limit: Option<(super::work::Floor, f64, f64)>,
-) -> Vec<String> {
+fn speed(measured: &Row, threads: usize, limit: Option<(super::work::Floor, f64, f64)>) -> Vec<String> {
     let check = matches!(measured.what, What::Verify(_));
-    let shown = |rate: f64, seconds: f64| if check { time(seconds) } else { format!("{} tok/s", digits(rate)) };
+    let shown =
+        |rate: f64, seconds: f64| if check { time(seconds) } else { format!("{} tok/s", digits(rate)) };
     let times = &measured.times;
     let mut cells = row([
         &measured.what.name(),
@@ -166,7 +164,8 @@ pub(super) fn notes(found: &Found) -> Vec<String> {
     }
     if found.series.iter().any(|series| beyond(series, found)) {
         notes.push(
-            "More than 100 %: the model is small enough for the CPU's caches, which are faster than memory.".to_owned(),
+            "More than 100 %: the model is small enough for the CPU's caches, which are faster than memory."
+                .to_owned(),
         );
     }
     notes

@@ -110,7 +110,8 @@ impl Work {
 
     /// Seconds to compute `tokens` tokens and `rows` rows of logits.
     fn compute(&self, tokens: usize, rows: usize, peaks: &Peaks) -> f64 {
-        let ops = |layers: u64, output: u64| 2.0 * (layers as f64 * tokens as f64 + output as f64 * rows as f64);
+        let ops =
+            |layers: u64, output: u64| 2.0 * (layers as f64 * tokens as f64 + output as f64 * rows as f64);
         let seconds = |ops: f64, peak: f64| if ops > 0.0 { ops / peak } else { 0.0 };
         seconds(ops(self.layers.int8, self.output.int8), peaks.int8)
             + seconds(ops(self.layers.f32, self.output.f32), peaks.f32)
@@ -221,10 +222,10 @@ mod tests {
         assert!((more - 3.0 * kv as f64).abs() < 1.0, "{more}");
         assert_eq!(work.decode(64, 0, 1, &PEAKS).by, "compute");
         // Five tokens of one sequence read what the last of them reads.
-        assert_eq!(work.check(100, 5, &PEAKS), Floor {
-            seconds: work.bytes_at(104) as f64 / 40e9,
-            by: "bandwidth"
-        });
+        assert_eq!(
+            work.check(100, 5, &PEAKS),
+            Floor { seconds: work.bytes_at(104) as f64 / 40e9, by: "bandwidth" }
+        );
     }
 
     #[test]
