@@ -156,6 +156,9 @@ impl Simd for Scalar {
     fn mul_i(self, a: I, b: I) -> I {
         from_fn(|i| a[i].wrapping_mul(b[i]))
     }
+    fn pair(self, low: I, high: I) -> I {
+        from_fn(|i| (low[i] & 0xffff) | (high[i] << 16))
+    }
     fn dot_pairs(self, acc: I, a: I, b: I) -> I {
         from_fn(|i| {
             let ((a0, a1), (b0, b1)) = (pair(a[i]), pair(b[i]));
