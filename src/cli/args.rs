@@ -54,7 +54,8 @@ pub(super) enum Command {
     Rm(RmArgs),
     /// Show the tokens of a text.
     Tokenize(TokenizeArgs),
-    /// Measure how fast a model runs here, against what this machine can do.
+    /// Measure how fast a model runs here, beside what this machine could do.
+    #[command(after_help = BENCH)]
     Bench(BenchArgs),
     /// Show what this machine and this build offer.
     Doctor(DoctorArgs),
@@ -183,8 +184,19 @@ pub(super) struct DoctorArgs {
     pub(super) json: bool,
 }
 
-/// Without any of the flags of "What to measure" everything is measured; with some of them, what they name. Lists are
-/// written with commas; 0 leaves a part out.
+/// The end of `bench --help`.
+const BENCH: &str = "\
+Without a flag of \"What to measure\" all is measured, as far as the model's
+context goes; with some, what they name. Lists have commas, as in -b 1,4,16.
+Load time, memory and the machine's limits are always there.
+
+  of limit  time that the machine needs at least, over the median: bytes of
+            weights, keys and values over the read bandwidth, or operations
+            over the arithmetic peak, whichever is longer
+  spread    from the fastest to the slowest repetition, over the median
+  check     a pass over guessed tokens, as speculation makes it
+  between   time per token that the engine adds: sampling, text, events";
+
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
     /// A hub name, a path to a .gguf file, or `demo` [default: microsoft/Phi-3-mini-4k-instruct-gguf].
@@ -215,7 +227,7 @@ pub(super) struct BenchArgs {
     /// What computes: auto or candle.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub(super) backend: String,
-    /// Do not measure the machine's own limits (about three seconds for each number of threads).
+    /// Do not measure the machine's own limits (some seconds, and 2 GiB of memory meanwhile).
     #[arg(long)]
     pub(super) no_limits: bool,
     /// Write one JSON object with every sample.
