@@ -455,6 +455,8 @@ fn bad_scales_are_found_in_every_weight_type() {
         (GgmlType::Q4_K, &[0, 2]),
         (GgmlType::Q5_K, &[0, 2]),
         (GgmlType::Q6_K, &[208]),
+        (GgmlType::IQ4_NL, &[0]),
+        (GgmlType::IQ4_XS, &[0]),
         (GgmlType::F16, &[0]),
     ] {
         for &offset in offsets {

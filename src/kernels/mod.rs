@@ -1,13 +1,15 @@
-//! Arithmetic of our own on vectors, its threads and its memory, and what this CPU can do. Imports nothing of the crate but its
-//! errors and the types of weights.
+//! Arithmetic of our own, and what it stands on: instructions, threads, memory. Imports nothing of the crate but its errors and
+//! the types of weights.
 
 #![allow(unsafe_code)]
 
 mod arena;
+mod compute;
 mod cpus;
 mod disjoint;
 mod isa;
 mod limits;
+mod matmul;
 mod pool;
 #[cfg(test)]
 mod pool_tests;
@@ -16,9 +18,10 @@ mod simd;
 mod worker;
 
 pub use arena::Arena;
+pub use compute::Compute;
 pub use cpus::default_threads;
 pub use disjoint::DisjointMut;
 pub use isa::{CpuInfo, Isa};
 pub use limits::{Rates, measure_rates};
-pub use pool::{Pool, Work};
+pub use pool::{Pool, Work, check_threads};
 pub use scratch::{ALIGNMENT, Plain, Scratch, view, view_mut};

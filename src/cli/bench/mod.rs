@@ -28,6 +28,8 @@ use super::models::{self, Located};
 use super::report::{count, plain, size};
 use super::{Demo, Outcome};
 use crate::engine::{Backend, Engine, LoadOptions};
+use crate::kernels::{check_threads, default_threads};
+use crate::model::{KvDtype, MemoryMode};
 use machine::{Limits, Machine};
 use plan::{Plan, Skipped};
 use series::{Series, Setting};
@@ -77,9 +79,11 @@ struct Found {
 /// Measures a model.
 pub(super) fn run(args: &BenchArgs, demo: &Demo, console: &mut Console<'_>) -> Outcome {
     let backend = Backend::parse(&args.backend)?;
+    let (memory, kv_dtype) = (MemoryMode::parse(&args.memory)?, KvDtype::parse(&args.kv_dtype)?);
+    args.threads.iter().try_for_each(|&threads| check_threads(threads))?;
     let machine = Machine::look()?;
     let Located { source, tokenizer } = models::locate(args.model.as_deref(), &args.hub, demo, console)?;
-    let mut options = LoadOptions { tokenizer, backend, ..LoadOptions::new(source) };
+    let mut options = LoadOptions { tokenizer, backend, memory, kv_dtype, ..LoadOptions::new(source) };
     let longest = Engine::estimate(&options)?.context_length;
     let mut plan = Plan::new(args, longest)?;
     let threads = threads(backend, &args.threads, &mut plan.skipped);
@@ -87,7 +91,7 @@ pub(super) fn run(args: &BenchArgs, demo: &Demo, console: &mut Console<'_>) -> O
 
     let mut found = Found {
         date: Timestamp::now(),
-        subject: Subject::new(&options.source, backend)?,
+        subject: Subject::new(&options.source)?,
         machine,
         plan,
         limits: Limits::default(),
@@ -139,6 +143,7 @@ fn measure(
             progress: &progress,
         };
         let ran = series.run(options, place == 0, &mut setting);
+        found.subject.keep(series.backend, options.kv_dtype);
         found.series.push(series);
         match ran {
             Err(Failure::Interrupted) => {
@@ -156,19 +161,18 @@ fn measure(
 
 /// The numbers of threads to run with: those asked for that the backend can have, or its own.
 fn threads(backend: Backend, asked: &[usize], skipped: &mut Vec<Skipped>) -> Vec<usize> {
-    match backend {
-        Backend::Auto | Backend::Candle => {
-            // Candle's pool is one for the process and takes its size from the environment.
-            let own = candle_core::utils::get_num_threads();
-            skipped.extend(asked.iter().filter(|&&asked| asked != own).map(|asked| Skipped {
-                what: format!("{asked} threads"),
-                why: format!(
-                    "The candle backend has {own} in this process; set RAYON_NUM_THREADS={asked} before it starts."
-                ),
-            }));
-            if asked.is_empty() || asked.contains(&own) { vec![own] } else { Vec::new() }
-        }
+    if backend.chosen() != Backend::Candle {
+        return if asked.is_empty() { vec![default_threads()] } else { asked.to_vec() };
     }
+    // Candle's pool is one for the process and takes its size from the environment.
+    let own = candle_core::utils::get_num_threads();
+    skipped.extend(asked.iter().filter(|&&asked| asked != own).map(|asked| Skipped {
+        what: format!("{asked} threads"),
+        why: format!(
+            "The candle backend has {own} in this process; set RAYON_NUM_THREADS={asked} before it starts."
+        ),
+    }));
+    if asked.is_empty() || asked.contains(&own) { vec![own] } else { Vec::new() }
 }
 
 /// `threads` with a 1 before them: how one compares with several says whether they are cores.
@@ -181,7 +185,7 @@ fn with_one(threads: &[usize]) -> Vec<usize> {
 impl Found {
     /// What is known before anything is measured.
     fn head(&self) -> Vec<String> {
-        let Subject { name, architecture, parameters, file_bytes, work, .. } = &self.subject;
+        let Subject { name, plan, file_bytes, work, .. } = &self.subject;
         vec![
             format!(
                 "phicandle {} on {}, {} threads, {}, {}",
@@ -192,9 +196,10 @@ impl Found {
                 self.date.strftime("%Y-%m-%d %H:%M UTC")
             ),
             format!(
-                "{}: {architecture}, {} parameters, {}; each token reads {} of weights, and each of a prompt takes {} operations",
+                "{}: {}, {} parameters, {}; each token reads {} of weights, and each of a prompt takes {} operations",
                 plain(name),
-                count(*parameters),
+                plan.architecture.name(),
+                count(plan.parameters),
                 size(*file_bytes),
                 size(work.weight_bytes),
                 count(work.ops_per_token())
@@ -231,6 +236,8 @@ impl Found {
             "machine": self.machine.json(),
             "model": self.subject.json(),
             "backend": self.series.first().map(|series| series.backend),
+            "memory": args.memory,
+            "kv_dtype": args.kv_dtype,
             "repetitions": args.repetitions,
             "seed": passes::SEED,
             "context_length": self.plan.context_length(),

@@ -356,6 +356,7 @@ impl MemoryUse {
             "context_length": planned.context_length,
             "planned": {
                 "weights_bytes": planned.weights_bytes,
+                "mapped_bytes": planned.mapped_bytes,
                 "kv_bytes": planned.kv_bytes,
                 "scratch_bytes": planned.scratch_bytes,
                 "total_bytes": planned.total_bytes(),

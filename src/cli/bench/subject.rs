@@ -2,27 +2,26 @@
 
 use serde_json::{Value, json};
 
-use super::work::Work;
-use crate::engine::{Backend, ModelSource};
+use super::work::{Work, kv_token_bytes};
+use crate::engine::ModelSource;
 use crate::error::Result;
-use crate::gguf::{GgmlType, GgufFile, ModelPlan};
+use crate::gguf::{GgufFile, ModelPlan};
+use crate::model::KvDtype;
 
 /// Facts about the model, from its header.
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
     pub(super) name: String,
-    pub(super) architecture: &'static str,
-    pub(super) parameters: u64,
+    pub(super) plan: ModelPlan,
     pub(super) file_bytes: u64,
     pub(super) work: Work,
-    types: Vec<(GgmlType, usize, u64)>,
     file: String,
 }
 
 impl Subject {
     /// # Errors
     /// Those of the file's header.
-    pub(super) fn new(source: &ModelSource, backend: Backend) -> Result<Self> {
+    pub(super) fn new(source: &ModelSource) -> Result<Self> {
         let file = match source {
             ModelSource::File(path) => GgufFile::open(path)?,
             ModelSource::Static(name, bytes) => GgufFile::from_static(name, bytes)?,
@@ -31,22 +30,25 @@ impl Subject {
         let plan = ModelPlan::from_header(header)?;
         Ok(Self {
             name: plan.name.clone().unwrap_or_else(|| file.name().to_owned()),
-            architecture: plan.architecture.name(),
-            parameters: plan.parameters,
             file_bytes: header.file_len,
-            work: Work::new(&header.tensors, &plan, kv_element_bytes(backend)),
+            work: Work::new(&header.tensors, &plan),
             file: file.name().to_owned(),
-            types: plan.type_mix,
+            plan,
         })
     }
 
+    /// Notes how keys and values are kept, which is known once the model is loaded.
+    pub(super) fn keep(&mut self, backend: &str, kv_dtype: KvDtype) {
+        self.work.kv_token_bytes = kv_token_bytes(&self.plan, backend, kv_dtype);
+    }
+
     pub(super) fn json(&self) -> Value {
-        let types = self.types.iter();
+        let types = self.plan.type_mix.iter();
         json!({
             "name": self.name,
             "file": self.file,
-            "architecture": self.architecture,
-            "parameters": self.parameters,
+            "architecture": self.plan.architecture.name(),
+            "parameters": self.plan.parameters,
             "file_bytes": self.file_bytes,
             "types": types
                 .map(|(kind, tensors, bytes)| json!({ "type": kind.name(), "tensors": tensors, "bytes": bytes }))
@@ -55,13 +57,5 @@ impl Subject {
             "kv_bytes_per_token": self.work.kv_token_bytes,
             "ops_per_token": self.work.ops_per_token(),
         })
-    }
-}
-
-/// Bytes of one number of a key or value.
-fn kv_element_bytes(backend: Backend) -> u64 {
-    match backend {
-        // candle-transformers keeps them in f32.
-        Backend::Auto | Backend::Candle => 4,
     }
 }

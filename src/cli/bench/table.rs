@@ -119,6 +119,9 @@ pub(super) fn memory(memory: &MemoryUse) -> String {
             size(planned.scratch_bytes)
         ),
     ])];
+    if planned.mapped_bytes > 0 {
+        rows.push(row(["", &size(planned.mapped_bytes), "of weights left in the file"]));
+    }
     match &memory.grown {
         Some(grown) => rows.extend(grown_rows(grown)),
         None => rows.push(row(["measured", "-", "only Linux says how much memory is of which kind"])),

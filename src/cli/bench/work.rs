@@ -1,6 +1,7 @@
 //! What a model has to read and to compute, and the least time that a machine needs for it.
 
 use crate::gguf::{ModelPlan, TensorInfo};
+use crate::model::KvDtype;
 
 /// What the machine can do at most with some number of threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,7 +37,7 @@ pub(super) struct Work {
     /// Bytes of every matrix that a token meets. Of `token_embd` a token needs one row, so it counts only where it is the
     /// output matrix as well.
     pub(super) weight_bytes: u64,
-    /// Bytes of keys and values for each token of the context.
+    /// Bytes of keys and values for each token of the context; 0 before it is known how they are kept.
     pub(super) kv_token_bytes: u64,
     /// Tokens that attention looks back over, when limited.
     window: Option<usize>,
@@ -47,9 +48,8 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// The work of the model with these `tensors` and the `plan` made of them. A number of a key or value takes
-    /// `kv_element_bytes`.
-    pub(super) fn new(tensors: &[TensorInfo], plan: &ModelPlan, kv_element_bytes: u64) -> Self {
+    /// The work of the model with these `tensors` and the `plan` made of them.
+    pub(super) fn new(tensors: &[TensorInfo], plan: &ModelPlan) -> Self {
         let output_name = if plan.tied_embeddings { "token_embd.weight" } else { "output.weight" };
         let (mut layers, mut output, mut weight_bytes) = (Parameters::default(), Parameters::default(), 0);
         let used = tensors.iter().filter(|tensor| !plan.extra_tensors.contains(&tensor.name));
@@ -63,14 +63,7 @@ impl Work {
             let count = if tensor.kind.is_float() { &mut part.f32 } else { &mut part.int8 };
             *count += tensor.elements();
         }
-        let elements = 2 * (plan.n_layer * plan.n_head_kv * plan.head_dim) as u64;
-        Self {
-            weight_bytes,
-            kv_token_bytes: elements * kv_element_bytes,
-            window: plan.sliding_window,
-            layers,
-            output,
-        }
+        Self { weight_bytes, kv_token_bytes: 0, window: plan.sliding_window, layers, output }
     }
 
     /// Multiplications and additions for each token of a prompt, attention not counted.
@@ -116,6 +109,19 @@ impl Work {
         seconds(ops(self.layers.int8, self.output.int8), peaks.int8)
             + seconds(ops(self.layers.f32, self.output.f32), peaks.f32)
     }
+}
+
+/// Bytes of the keys and values of one token, as `backend` keeps them.
+pub(super) fn kv_token_bytes(plan: &ModelPlan, backend: &str, kv_dtype: KvDtype) -> u64 {
+    let dim = plan.head_dim as u64;
+    let head = match (backend, kv_dtype) {
+        // candle-transformers keeps f32.
+        ("candle", _) => 4 * dim,
+        (_, KvDtype::F16) => 2 * dim,
+        // With a scale in f32.
+        (_, KvDtype::Q8) => dim + 4,
+    };
+    2 * (plan.n_layer * plan.n_head_kv) as u64 * head
 }
 
 /// Reading and computing go on at once, so the longer one sets the time.
@@ -186,7 +192,8 @@ mod tests {
     /// Its work with keys and values in f16.
     fn work() -> Work {
         let (tensors, plan) = phi3_mini();
-        Work::new(&tensors, &plan, 2)
+        let kv_token_bytes = kv_token_bytes(&plan, "native", KvDtype::F16);
+        Work { kv_token_bytes, ..Work::new(&tensors, &plan) }
     }
 
     const PEAKS: Peaks = Peaks { bandwidth: 40e9, int8: 1986e9, f32: 400e9 };
@@ -198,6 +205,13 @@ mod tests {
         assert_eq!(work.kv_token_bytes, 393_216);
         assert_eq!(work.ops_per_token(), 7_247_757_312);
         assert_eq!(work.bytes_at(2047), 2_336_288_256 + 2048 * 393_216);
+    }
+
+    #[test]
+    fn keys_and_values_take_what_the_backend_keeps() {
+        let (_, plan) = phi3_mini();
+        assert_eq!(kv_token_bytes(&plan, "candle", KvDtype::F16), 2 * 393_216);
+        assert_eq!(kv_token_bytes(&plan, "native", KvDtype::Q8), 32 * 2 * 32 * (96 + 4));
     }
 
     #[test]
@@ -241,12 +255,12 @@ mod tests {
         tensors.retain(|tensor| tensor.name != "output.weight");
         plan.tied_embeddings = true;
         let (q4, q6) = (32_064 * 3072 / 256 * 144, 32_064 * 3072 / 256 * 210);
-        let tied = Work::new(&tensors, &plan, 2);
+        let tied = Work::new(&tensors, &plan);
         assert_eq!(tied.weight_bytes, 2_336_288_256 - q6 + q4);
         assert_eq!((tied.ops_per_token(), tied.output.int8), (7_247_757_312, 98_500_608));
         tensors.push(TensorInfo { name: "stranger".to_owned(), ..tensors[0].clone() });
         plan.extra_tensors.push("stranger".to_owned());
-        assert_eq!(Work::new(&tensors, &plan, 2), tied);
+        assert_eq!(Work::new(&tensors, &plan), tied);
     }
 
     #[test]
@@ -255,7 +269,7 @@ mod tests {
         for tensor in &mut tensors {
             tensor.kind = GgmlType::F16;
         }
-        let work = Work::new(&tensors, &plan, 2);
+        let work = Work::new(&tensors, &plan);
         let expected = (7_247_757_312.0 * 512.0 + 2.0 * 98_500_608.0) / 400e9;
         assert!((work.prefill(512, &PEAKS).seconds - expected).abs() < 1e-9);
     }

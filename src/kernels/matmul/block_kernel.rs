@@ -57,33 +57,36 @@ fn finish<S: Simd, K: BlockKind>(
     block: usize,
     acc: S::F,
 ) -> S::F {
-    let total =
-        if K::OFFSET == 0 { total } else { s.sub_i(total, s.splat_i(K::OFFSET.wrapping_mul(acts.sums[block]))) };
+    let total = if K::OFFSET == 0 {
+        total
+    } else {
+        s.sub_i(total, s.splat_i(K::OFFSET.wrapping_mul(acts.sums[block])))
+    };
     let acc = s.fma(s.mul(d, s.splat(acts.d[block])), s.to_f(total), acc);
     if K::MINS { s.fma(min, s.splat(acts.dsums[block]), acc) } else { acc }
 }
 
-/// Adds `count` panels of each of `R` groups of rows to the results of `T` tokens. Panel `i` of group `r` is
-/// `panels[r * count + i]`; token `t`'s activations for it are at `acts + i * tokens + t`; its results, `16 R` of them, at
-/// `results + 16 R t`.
+/// Adds the first `count` of the `N` panels of each of `R` groups of rows to the results of `T` tokens. Token `t`'s activations
+/// for panel `i` are at `acts + i * tokens + t`; its results, `16 R` of them, at `results + t * stride`.
 ///
 /// # Safety
 /// All pointers are valid; those to results do not overlap.
 #[inline(always)]
-pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usize>(
+pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usize, const N: usize>(
     s: S,
-    panels: *const BlockPanel,
+    panels: &[[BlockPanel; N]; R],
     count: usize,
     acts: *const BlockActs,
     tokens: usize,
     results: *mut f32,
+    stride: usize,
 ) {
     // SAFETY: as the caller promised; chunks are within the panels.
     unsafe {
         let mut result = [[s.splat(0.0); R]; T];
         for t in 0..T {
             for r in 0..R {
-                result[t][r] = s.load(results.add((t * R + r) * LANES));
+                result[t][r] = s.load(results.add(t * stride + r * LANES));
             }
         }
         for i in 0..count {
@@ -92,7 +95,7 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
                 for step in 8 * block..8 * block + 8 {
                     let mut w = [s.splat_b(0); R];
                     for r in 0..R {
-                        w[r] = s.load_b((*panels.add(r * count + i)).values.as_ptr().add(step * CHUNK));
+                        w[r] = s.load_b(panels[r][i].values.as_ptr().add(step * CHUNK));
                     }
                     for t in 0..T {
                         let a = s.splat4((*acts.add(i * tokens + t)).q.as_ptr().add(4 * step));
@@ -102,7 +105,7 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
                     }
                 }
                 for r in 0..R {
-                    let panel = &*panels.add(r * count + i);
+                    let panel = &panels[r][i];
                     let scales = (s.load(panel.d[block].as_ptr()), s.load(panel.mins[block].as_ptr()));
                     for t in 0..T {
                         let total = <K::Bits<S> as Dots<S>>::sum(s, acc[t][r]);
@@ -114,7 +117,7 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
         }
         for t in 0..T {
             for r in 0..R {
-                s.store(result[t][r], results.add((t * R + r) * LANES));
+                s.store(result[t][r], results.add(t * stride + r * LANES));
             }
         }
     }

@@ -162,8 +162,8 @@ pub(super) trait SuperFormat: SuperKind {
     /// The values of a step; vectors past `VECTORS` repeat others.
     ///
     /// # Safety
-    /// `tile` has `TILE` bytes; `group` < 4, `step` < `SUB / 4`.
-    unsafe fn weights<S: Simd>(s: S, tile: *const u8, group: usize, step: usize) -> [S::B; 4];
+    /// `tile` has `TILE` bytes; `GROUP` < 4, `step` < `SUB / 4`.
+    unsafe fn weights<S: Simd, const GROUP: usize>(s: S, tile: *const u8, step: usize) -> [S::B; 4];
     /// The scales of a tile.
     ///
     /// # Safety
@@ -237,9 +237,9 @@ impl SuperFormat for Q4K {
         2 * group + vector
     }
     #[inline(always)]
-    unsafe fn weights<S: Simd>(s: S, tile: *const u8, group: usize, step: usize) -> [S::B; 4] {
+    unsafe fn weights<S: Simd, const GROUP: usize>(s: S, tile: *const u8, step: usize) -> [S::B; 4] {
         // SAFETY: the chunk is within the tile.
-        let nibbles = unsafe { s.load_b(tile.add((8 * group + step) * CHUNK)) };
+        let nibbles = unsafe { s.load_b(tile.add((8 * GROUP + step) * CHUNK)) };
         let mask = s.splat_b(0x0f);
         let (low, high) = (s.and_b(nibbles, mask), s.shr_b::<4>(nibbles, mask));
         [low, high, low, high]
@@ -260,14 +260,15 @@ impl SuperFormat for Q5K {
         2 * group + vector
     }
     #[inline(always)]
-    unsafe fn weights<S: Simd>(s: S, tile: *const u8, group: usize, step: usize) -> [S::B; 4] {
+    unsafe fn weights<S: Simd, const GROUP: usize>(s: S, tile: *const u8, step: usize) -> [S::B; 4] {
         // SAFETY: both chunks are within the tile.
-        let (nibbles, fifth) =
-            unsafe { (s.load_b(tile.add((8 * group + step) * CHUNK)), s.load_b(tile.add((32 + step) * CHUNK))) };
+        let (nibbles, fifth) = unsafe {
+            (s.load_b(tile.add((8 * GROUP + step) * CHUNK)), s.load_b(tile.add((32 + step) * CHUNK)))
+        };
         let (mask, bit) = (s.splat_b(0x0f), s.splat_b(0x10));
         let (low, high) = (s.and_b(nibbles, mask), s.shr_b::<4>(nibbles, mask));
         // Bit `sub-block` of `fifth` is bit 4 of the value.
-        let (even, odd) = match group {
+        let (even, odd) = match GROUP {
             0 => (s.shl_b::<4>(fifth, bit), s.shl_b::<3>(fifth, bit)),
             1 => (s.shl_b::<2>(fifth, bit), s.shl_b::<1>(fifth, bit)),
             2 => (s.and_b(fifth, bit), s.shr_b::<1>(fifth, bit)),
@@ -292,10 +293,10 @@ impl SuperFormat for Q6K {
         8 * (group / 2) + 2 * vector + group % 2
     }
     #[inline(always)]
-    unsafe fn weights<S: Simd>(s: S, tile: *const u8, group: usize, step: usize) -> [S::B; 4] {
+    unsafe fn weights<S: Simd, const GROUP: usize>(s: S, tile: *const u8, step: usize) -> [S::B; 4] {
         // SAFETY: the three chunks are within the tile.
         let (a, b, top) = unsafe {
-            let at = tile.add(3 * (4 * group + step) * CHUNK);
+            let at = tile.add(3 * (4 * GROUP + step) * CHUNK);
             (s.load_b(at), s.load_b(at.add(CHUNK)), s.load_b(at.add(2 * CHUNK)))
         };
         let (low, high) = (s.splat_b(0x0f), s.splat_b(0x30));

@@ -173,15 +173,8 @@ impl RawBlock for Iq4Nl {
     }
 }
 
-/// Unpacks super-block `index` of up to 16 rows of `row_bytes` bytes each.
-#[inline(always)]
-pub(super) fn super_panel<S: Simd, F: RawSuper>(
-    s: S,
-    rows: &[u8],
-    row_bytes: usize,
-    index: usize,
-    panel: &mut SuperPanel,
-) {
+/// Unpacks super-block `index` of up to 16 rows of `row_bytes` bytes each. Scales are plain numbers.
+pub(super) fn super_panel<F: RawSuper>(rows: &[u8], row_bytes: usize, index: usize, panel: &mut SuperPanel) {
     *panel = SuperPanel::ZERO;
     for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
         let block = F::read(&row[index * F::BYTES..][..F::BYTES]);
@@ -197,14 +190,9 @@ pub(super) fn super_panel<S: Simd, F: RawSuper>(
         panel.scales.d[r] = block.d;
         panel.scales.dmin[r] = block.dmin;
     }
-    for scale in &mut panel.scales.sub {
-        // SAFETY: 16 values are read and written.
-        unsafe { s.store_i(s.scale(s.load_i(scale.as_ptr())), scale.as_mut_ptr()) }
-    }
 }
 
 /// Unpacks blocks `2 index` and `2 index + 1` of up to 16 rows of `row_bytes` bytes each; past the end they are zero.
-#[inline(always)]
 pub(super) fn block_panel<F: RawBlock>(rows: &[u8], row_bytes: usize, index: usize, panel: &mut BlockPanel) {
     *panel = BlockPanel::ZERO;
     for (r, row) in rows.chunks_exact(row_bytes).enumerate() {

@@ -19,23 +19,47 @@ impl SuperPanel {
 }
 
 /// Unpacks a tile.
+///
+/// # Safety
+/// `tile` is a whole tile.
 #[inline(always)]
 pub(super) unsafe fn unpack<S: Simd, F: SuperFormat>(s: S, tile: *const u8, panel: &mut SuperPanel) {
+    // SAFETY: a whole tile.
+    unsafe {
+        unpack_group::<S, F, 0>(s, tile, panel);
+        unpack_group::<S, F, 1>(s, tile, panel);
+        unpack_group::<S, F, 2>(s, tile, panel);
+        unpack_group::<S, F, 3>(s, tile, panel);
+        F::scales(s, tile, &mut panel.scales);
+    }
+}
+
+#[inline(always)]
+unsafe fn unpack_group<S: Simd, F: SuperFormat, const GROUP: usize>(
+    s: S,
+    tile: *const u8,
+    panel: &mut SuperPanel,
+) {
     let to = panel.values.as_mut_ptr();
-    for group in 0..4 {
-        for step in 0..F::SUB / 4 {
-            // SAFETY: the caller gives a whole tile; every sub-block and step is one chunk of the panel.
-            unsafe {
-                let weights = F::weights(s, tile, group, step);
-                for (vector, &weights) in weights.iter().enumerate().take(F::VECTORS) {
-                    let chunk = F::sub_block(group, vector) * (F::SUB / 4) + step;
-                    s.store_b(weights, to.add(chunk * CHUNK));
-                }
+    for step in 0..F::SUB / 4 {
+        // SAFETY: the caller gives a whole tile; every sub-block and step is one chunk of the panel.
+        unsafe {
+            let weights = F::weights::<S, GROUP>(s, tile, step);
+            for v in 0..F::VECTORS {
+                let chunk = F::sub_block(GROUP, v) * (F::SUB / 4) + step;
+                s.store_b(weights[v], to.add(chunk * CHUNK));
             }
         }
     }
-    // SAFETY: a whole tile.
-    unsafe { F::scales(s, tile, &mut panel.scales) }
+}
+
+/// Turns scales that are plain numbers into what [`Simd::drain`] wants.
+#[inline(always)]
+pub(super) fn prepare_scales<S: Simd>(s: S, panel: &mut SuperPanel) {
+    for scale in &mut panel.scales.sub {
+        // SAFETY: 16 values are read and written.
+        unsafe { s.store_i(s.scale(s.load_i(scale.as_ptr())), scale.as_mut_ptr()) }
+    }
 }
 
 /// The sums of activations that go with the mins, as pairs of i16.
@@ -46,7 +70,15 @@ fn sums<K: SuperKind>(acts: &SuperActs) -> *const i32 {
 
 /// Adds one super-block to a result.
 #[inline(always)]
-fn finish<S: Simd, K: SuperKind>(s: S, total: S::I, mins: S::I, d: S::F, dmin: S::F, da: f32, acc: S::F) -> S::F {
+fn finish<S: Simd, K: SuperKind>(
+    s: S,
+    total: S::I,
+    mins: S::I,
+    d: S::F,
+    dmin: S::F,
+    da: f32,
+    acc: S::F,
+) -> S::F {
     let da = s.splat(da);
     if K::MINS {
         let acc = s.fma(s.mul(d, da), s.to_f(total), acc);
@@ -56,7 +88,7 @@ fn finish<S: Simd, K: SuperKind>(s: S, total: S::I, mins: S::I, d: S::F, dmin: S
     }
 }
 
-/// Adds the super-block of `R` panels to the results of `T` tokens. `results[t]` has `16 R` values.
+/// Adds the super-block of `R` panels to the results of `T` tokens; token `t`'s, `16 R` of them, are at `results + t * stride`.
 ///
 /// # Safety
 /// All pointers are valid; those to results do not overlap.
@@ -66,6 +98,7 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
     panels: &[SuperPanel; R],
     acts: *const SuperActs,
     results: *mut f32,
+    stride: usize,
 ) {
     // SAFETY: chunks are within the panels; the caller gives T blocks of activations and T x 16 R results.
     unsafe {
@@ -110,7 +143,7 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
             let scales = &panels[r].scales;
             let (d, dmin) = (s.load(scales.d.as_ptr()), s.load(scales.dmin.as_ptr()));
             for t in 0..T {
-                let to = results.add((t * R + r) * LANES);
+                let to = results.add(t * stride + r * LANES);
                 let acc = finish::<S, K>(s, total[t][r], mins[t][r], d, dmin, (*acts.add(t)).d, s.load(to));
                 s.store(acc, to);
             }
@@ -120,6 +153,44 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
 
 /// How far ahead of its tile a product asks for memory, in bytes.
 const AHEAD: usize = 4096;
+
+/// Adds the scaled sums of a quarter of a tile.
+#[inline(always)]
+unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize>(
+    s: S,
+    tile: *const u8,
+    acts: *const SuperActs,
+    scales: &Scales,
+    total: &mut [S::I; M],
+) {
+    let limit = <F::Bits<S> as Dots<S>>::limit().min(F::SUB / 4);
+    let mut step = 0;
+    for _ in 0..F::SUB / 4 / limit {
+        let mut acc = [[<F::Bits<S> as Dots<S>>::zero(s); M]; 4];
+        for _ in 0..limit {
+            // SAFETY: the caller gives a whole tile and M blocks of activations.
+            unsafe {
+                let w = F::weights::<S, GROUP>(s, tile, step);
+                s.prefetch(tile.wrapping_add(AHEAD + (F::SUB / 4 * GROUP + step) * CHUNK));
+                for v in 0..F::VECTORS {
+                    let at = F::sub_block(GROUP, v) * F::SUB + 4 * step;
+                    for m in 0..M {
+                        let a = s.splat4((*acts.add(m)).q.as_ptr().add(at));
+                        acc[v][m] = <F::Bits<S> as Dots<S>>::dot(s, acc[v][m], w[v], a);
+                    }
+                }
+            }
+            step += 1;
+        }
+        for v in 0..F::VECTORS {
+            // SAFETY: the scales are 16 lanes.
+            let scale = unsafe { s.load_i(scales.sub[F::sub_block(GROUP, v)].as_ptr()) };
+            for m in 0..M {
+                total[m] = <F::Bits<S> as Dots<S>>::drain(s, total[m], acc[v][m], scale);
+            }
+        }
+    }
+}
 
 /// The results of 16 rows, `tiles` super-blocks each, for `M` tokens, straight from their tiles. Token `m`'s results are at
 /// `results + m * stride`; its activations for tile `i` at `acts + i * tokens + m`.
@@ -143,31 +214,10 @@ pub(super) unsafe fn direct<S: Simd, F: SuperFormat, const M: usize>(
         for _ in 0..tiles {
             F::scales(s, tile, &mut scales);
             let mut total = [s.splat_i(0); M];
-            let limit = <F::Bits<S> as Dots<S>>::limit().min(F::SUB / 4);
-            for group in 0..4 {
-                let mut step = 0;
-                for _ in 0..F::SUB / 4 / limit {
-                    let mut acc = [[<F::Bits<S> as Dots<S>>::zero(s); M]; 4];
-                    for _ in 0..limit {
-                        let w = F::weights(s, tile, group, step);
-                        s.prefetch(tile.wrapping_add(AHEAD + (F::SUB / 4 * group + step) * CHUNK));
-                        for v in 0..F::VECTORS {
-                            let at = F::sub_block(group, v) * F::SUB + 4 * step;
-                            for m in 0..M {
-                                let a = s.splat4((*acts.add(m)).q.as_ptr().add(at));
-                                acc[v][m] = <F::Bits<S> as Dots<S>>::dot(s, acc[v][m], w[v], a);
-                            }
-                        }
-                        step += 1;
-                    }
-                    for v in 0..F::VECTORS {
-                        let scale = s.load_i(scales.sub[F::sub_block(group, v)].as_ptr());
-                        for m in 0..M {
-                            total[m] = <F::Bits<S> as Dots<S>>::drain(s, total[m], acc[v][m], scale);
-                        }
-                    }
-                }
-            }
+            group::<S, F, M, 0>(s, tile, acts, &scales, &mut total);
+            group::<S, F, M, 1>(s, tile, acts, &scales, &mut total);
+            group::<S, F, M, 2>(s, tile, acts, &scales, &mut total);
+            group::<S, F, M, 3>(s, tile, acts, &scales, &mut total);
             let mut mins = [s.splat_i(0); M];
             for pair in 0..SUPER / F::SUB / 2 {
                 let w = s.load_i(scales.mins[pair].as_ptr());

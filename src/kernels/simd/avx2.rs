@@ -268,6 +268,8 @@ impl<D: Dots> Simd for Ymm<D> {
     type Dot = [D::Dot; 2];
     type Wide = [D::Wide; 2];
 
+    const REGISTERS: usize = 8;
+
     #[inline(always)]
     fn dot_limit(bits: usize) -> usize {
         D::limit(bits)

@@ -58,6 +58,8 @@ impl Simd for Avx512 {
     type Dot = __m512i;
     type Wide = __m512i;
 
+    const REGISTERS: usize = 32;
+
     #[inline(always)]
     fn dot_limit(_: usize) -> usize {
         usize::MAX

@@ -37,6 +37,9 @@ pub(crate) trait Simd: Copy {
     /// The same for bytes of 8 bits.
     type Wide: Copy;
 
+    /// Vectors that fit into registers.
+    const REGISTERS: usize;
+
     /// Calls of [`Simd::dot`] with weights of `bits` bits (4, 5 or 6) that may be summed before [`Simd::drain`].
     fn dot_limit(bits: usize) -> usize;
 
