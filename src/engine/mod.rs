@@ -3,6 +3,7 @@
 mod event;
 mod info;
 mod load;
+mod loaded;
 mod options;
 mod place;
 mod request;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 pub use event::{Chunk, Event, EventStream, Finish, FinishReason, Poll, StopReason, Waker};
 pub use info::ModelInfo;
+pub use loaded::LoadedModel;
 pub use options::{Backend, DEFAULT_MAX_BATCH, DEFAULT_MAX_QUEUE, LoadOptions, ModelSource, Progress};
 pub use request::{Prompt, Request};
 pub use stats::{Metrics, Stats, Usage};

@@ -11,7 +11,7 @@ pub use crate::kernels::KvDtype;
 pub use batch::{Batch, Logits, Run};
 pub use candle::CandleBackend;
 pub use device::Device;
-pub use memory::{MemoryPlan, available_memory, peak_rss};
+pub use memory::{MemoryPlan, Resident, available_memory, forget_peak, peak_rss, resident};
 pub use storage::MemoryMode;
 
 use crate::error::Result;
