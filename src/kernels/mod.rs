@@ -3,13 +3,18 @@
 
 #![allow(unsafe_code)]
 
+mod activation;
 mod arena;
+mod attention;
 mod cpus;
 mod disjoint;
+mod exp;
 mod isa;
+mod norm;
 mod pool;
 #[cfg(test)]
 mod pool_tests;
+mod rope;
 mod scratch;
 mod simd;
 mod worker;

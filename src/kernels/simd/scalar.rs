@@ -47,6 +47,10 @@ impl Simd for Scalar {
     type Dot = I;
     type Wide = I;
 
+    const SUMS: usize = 6;
+    const WIDE_SUMS: usize = 6;
+    const WIDE_LIMIT: usize = usize::MAX;
+
     fn dot_limit(_: usize) -> usize {
         usize::MAX
     }
@@ -136,6 +140,9 @@ impl Simd for Scalar {
     }
     fn first(self, n: usize, x: F, y: F) -> F {
         from_fn(|i| if i < n { x[i] } else { y[i] })
+    }
+    fn unless_below(self, x: F, limit: F, y: F) -> F {
+        from_fn(|i| if x[i] < limit[i] { 0.0 } else { y[i] })
     }
     fn sum(self, a: F) -> f32 {
         fold(a, |x, y| x + y)
