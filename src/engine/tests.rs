@@ -155,6 +155,7 @@ fn engine_with(script: Script, max_queue: usize) -> (Engine, Arc<AtomicUsize>) {
             chat_template: template.source(),
             has_chat_template: false,
             device: Device::Cpu,
+            backend: Backend::Candle,
             memory,
             load_s: 0.0,
         },

@@ -1,4 +1,4 @@
-//! How a backend keeps weights, and how it keeps keys and values.
+//! How a backend keeps weights.
 
 use crate::error::{Error, Result};
 
@@ -46,6 +46,7 @@ impl MemoryMode {
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::kernels::KvDtype;
 
     #[test]
     fn names_are_read_back() {

@@ -47,14 +47,14 @@ impl Forward for Stopwatch {
         self.model.limits()
     }
 
-    fn forward(&mut self, batch: &Batch, logits: &mut Logits) -> Result<()> {
+    fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool> {
         // Before the first pass of an answer the engine waits for somebody to ask.
         if let Some(ended) = self.ended
             && batch.runs.iter().all(|run| run.start > 0)
         {
             self.waits.push(ended.elapsed().as_secs_f64());
         }
-        let done = self.model.forward(batch, logits);
+        let done = self.model.forward(batch, logits, stop);
         self.ended = Some(Instant::now());
         done
     }
@@ -104,11 +104,11 @@ mod tests {
 
     impl Forward for Nothing {
         fn limits(&self) -> Limits {
-            Limits { slots: 1, run_tokens: 8, context_length: 8, vocab_size: 1 }
+            Limits { slots: 1, run_tokens: 8, context_length: 8, kv_tokens: 8, vocab_size: 1 }
         }
 
-        fn forward(&mut self, _: &Batch, _: &mut Logits) -> Result<()> {
-            Ok(())
+        fn forward(&mut self, _: &Batch, _: &mut Logits, _: &dyn Fn() -> bool) -> Result<bool> {
+            Ok(true)
         }
 
         fn release(&mut self, _: usize) {}
@@ -124,7 +124,7 @@ mod tests {
         let mut model = Stopwatch::new(Box::new(Nothing), waits.clone());
         let mut pass = |start| {
             let runs = vec![Run { slot: 0, start, tokens: vec![0], wants_logits: true }];
-            model.forward(&Batch { runs }, &mut Logits::default()).unwrap();
+            model.forward(&Batch { runs }, &mut Logits::default(), &|| false).unwrap();
         };
         pass(0);
         std::thread::sleep(Duration::from_millis(2));

@@ -161,7 +161,7 @@ fn measure(
 
 /// The numbers of threads to run with: those asked for that the backend can have, or its own.
 fn threads(backend: Backend, asked: &[usize], skipped: &mut Vec<Skipped>) -> Vec<usize> {
-    if backend.chosen() != Backend::Candle {
+    if backend != Backend::Candle {
         return if asked.is_empty() { vec![default_threads()] } else { asked.to_vec() };
     }
     // Candle's pool is one for the process and takes its size from the environment.

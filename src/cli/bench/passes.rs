@@ -108,11 +108,10 @@ impl<'a> Passes<'a> {
     }
 
     fn forward(&mut self, runs: Vec<Run>) -> Result<(), Failure> {
-        if (self.stop)() {
-            return Err(Failure::Interrupted);
+        if !(self.stop)() && self.model.forward(&Batch { runs }, &mut self.logits, &self.stop)? {
+            return Ok(());
         }
-        self.model.forward(&Batch { runs }, &mut self.logits)?;
-        Ok(())
+        Err(Failure::Interrupted)
     }
 
     fn ids(&mut self, count: usize) -> Vec<u32> {
@@ -137,7 +136,7 @@ mod tests {
 
     impl Counting {
         fn new(slots: usize, run_tokens: usize) -> Self {
-            let limits = Limits { slots, run_tokens, context_length: 100, vocab_size: 7 };
+            let limits = Limits { slots, run_tokens, context_length: 100, kv_tokens: 100, vocab_size: 7 };
             Self { limits, held: vec![0; slots], passes: Vec::new(), rows: 0 }
         }
     }
@@ -147,7 +146,7 @@ mod tests {
             self.limits
         }
 
-        fn forward(&mut self, batch: &Batch, logits: &mut Logits) -> Result<()> {
+        fn forward(&mut self, batch: &Batch, logits: &mut Logits, _: &dyn Fn() -> bool) -> Result<bool> {
             logits.reset(self.limits.vocab_size);
             for run in &batch.runs {
                 let sound = run.start == self.held[run.slot]
@@ -160,7 +159,7 @@ mod tests {
                 self.rows += usize::from(run.wants_logits);
             }
             self.passes.push(batch.runs.iter().map(|run| run.tokens.len()).collect());
-            Ok(())
+            Ok(true)
         }
 
         fn release(&mut self, slot: usize) {
