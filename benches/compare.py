@@ -1,9 +1,9 @@
 """Compares phicandle with other engines, in one run on one machine: `make bench`.
 
-The engines take turns (A, B, A, B) so that what changes with time touches all alike, one computes at a time, each with the
-same number of threads, in the configuration that suits it best at each point. Two models: a file of Phi-3-mini's shape
-with random weights, which this writes itself, and SmolLM2-135M-Instruct. The table comes to the terminal, every sample
-into a JSON record with a chart beside it.
+The engines take turns (A, B, A, B) so that what changes with time touches all alike. One computes at a time, each with
+the same number of threads, in the configuration that suits it best at each point. Two models: a file of Phi-3-mini's
+shape with random weights, which this writes itself, and SmolLM2-135M-Instruct. The table comes to the terminal, every
+sample into a JSON record with a chart beside it.
 
     python3 benches/compare.py --install      the whole comparison, about a quarter of an hour; more on a first run
     python3 benches/compare.py --quick        a few points, once
@@ -39,19 +39,31 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     what.add_argument("--quick", action="store_true", help="a few points, one round: three minutes")
     what.add_argument("--full", action="store_true", help="slow engines at long contexts too")
     what.add_argument("--points", metavar="NAME,…", help="these points only")
-    what.add_argument("--engines", metavar="NAME,…", help="these engines only; the beginning of a name will do")
+    what.add_argument(
+        "--engines", metavar="NAME,…", help="these engines only; the beginning of a name will do"
+    )
     what.add_argument("--repetitions", type=int, metavar="N", help="rounds (default: 3)")
     what.add_argument("--threads", type=int, metavar="N", help="for every engine (default: all CPUs)")
-    what.add_argument("--layers", type=int, metavar="N", help="a Phi-3 file of fewer layers, to try this program")
+    what.add_argument(
+        "--layers", type=int, metavar="N", help="a Phi-3 file of fewer layers, to try this program"
+    )
     how = parser.add_argument_group("engines")
     how.add_argument("--install", action="store_true", help="install the engines that are not there")
     how.add_argument("--jobs", type=int, default=machine.threads(), metavar="N", help="compilers at a time")
-    how.add_argument("--phicandle", type=Path, metavar="PYTHON", help="a Python that has phicandle (default: this one)")
+    how.add_argument(
+        "--phicandle", type=Path, metavar="PYTHON", help="a Python that has phicandle (default: this one)"
+    )
     out = parser.add_argument_group("results")
     out.add_argument("--record", type=Path, metavar="FOLDER", help="where the record and the chart go")
-    out.add_argument("--show", type=Path, metavar="JSON", help="print a record's table and draw its chart again")
-    out.add_argument("--write-readme", action="store_true", help="write the newest record's table into README.md")
-    out.add_argument("--check", action="store_true", help="fail when README.md and the newest record disagree")
+    out.add_argument(
+        "--show", type=Path, metavar="JSON", help="print a record's table and draw its chart again"
+    )
+    out.add_argument(
+        "--write-readme", action="store_true", help="write the newest record's table into README.md"
+    )
+    out.add_argument(
+        "--check", action="store_true", help="fail when README.md and the newest record disagree"
+    )
     chosen = parser.parse_args(words)
     if chosen.repetitions is not None and chosen.repetitions < 1:
         parser.error("--repetitions must be 1 or more.")
@@ -66,7 +78,9 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     return chosen
 
 
-def pick(parser: argparse.ArgumentParser, what: str, given: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
+def pick(
+    parser: argparse.ArgumentParser, what: str, given: str | None, known: tuple[str, ...]
+) -> tuple[str, ...]:
     """The named ones, in the usual order; all when none is named."""
     if given is None:
         return known
@@ -86,7 +100,9 @@ def limits(session: Any, model: Path) -> list[dict[str, Any]]:
     try:
         runner = session.start(points.PHICANDLE)
         try:
-            found: list[dict[str, Any]] = runner.ask("limits", model=str(model), threads=session.threads)["limits"]
+            found: list[dict[str, Any]] = runner.ask("limits", model=str(model), threads=session.threads)[
+                "limits"
+            ]
         finally:
             runner.stop()
     except RunnerError as error:

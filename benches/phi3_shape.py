@@ -4,9 +4,9 @@ Speed depends on sizes and types, not on values, so this file answers "how fast?
 
     python3 benches/phi3_shape.py [PATH]
 
-Tensor types follow llama.cpp's rules for Q4_K_M: `attn_qkv` is Q5_K, `output` and half of `ffn_down` are Q6_K, norms are
-F32, the rest is Q4_K. Weights have a mean of 0 and a deviation of 0.02, so activations and logits stay small. The bytes
-depend on the shape, the vocabulary and `RECIPE` alone. Metadata are those that llama.cpp's converter writes, less
+Tensor types follow llama.cpp's rules for Q4_K_M: `attn_qkv` is Q5_K, `output` and half of `ffn_down` are Q6_K, norms
+are F32, the rest is Q4_K. Weights have a mean of 0 and a deviation of 0.02, so activations and logits stay small. The
+bytes depend on the shape, the vocabulary and `RECIPE` alone. Metadata are those that llama.cpp's converter writes, less
 `phi3.attention.sliding_window`: files published before the converter knew that key lack it (the tutorial's own is one),
 llama.cpp ignores it, and with it an engine that heeds it would do less work past 2,047 tokens than one that does not.
 """
@@ -155,7 +155,7 @@ def tokenizer_keys(path: Path = VOCABULARY) -> list[bytes]:
     return pairs
 
 
-def _pair(name: str, value: str | int | float | bool) -> bytes:
+def _pair(name: str, value: str | float) -> bytes:
     if isinstance(value, str):
         return _string(name) + struct.pack("<I", _STRING) + _string(value)
     kind, code = (7, "?") if isinstance(value, bool) else (4, "I") if isinstance(value, int) else (6, "f")
@@ -193,7 +193,7 @@ def made_up_keys(count: int) -> list[bytes]:
 
 def header(shape: Shape, tokenizer: list[bytes]) -> bytes:
     """The file up to its first tensor, padding included."""
-    facts: dict[str, str | int | float | bool] = {
+    facts: dict[str, str | float] = {
         "general.architecture": "phi3",
         "general.type": "model",
         "general.name": shape.name,
@@ -313,7 +313,9 @@ def cache() -> Path:
     return Path(base) if base else Path.home() / ".cache" / "phicandle-bench"
 
 
-def find_or_write(path: Path | None = None, shape: Shape | None = None, vocabulary: Path = VOCABULARY) -> Path:
+def find_or_write(
+    path: Path | None = None, shape: Shape | None = None, vocabulary: Path = VOCABULARY
+) -> Path:
     """The file of this shape (default: Phi-3-mini's), from the cache or written now; says which on standard error."""
     shape = shape or Shape()
     if vocabulary.exists():
@@ -337,7 +339,9 @@ def find_or_write(path: Path | None = None, shape: Shape | None = None, vocabula
 
 def main(arguments: list[str] | None = None) -> int:
     """Writes the file, and prints its path."""
-    parser = argparse.ArgumentParser(description="Write a GGUF file of Phi-3-mini's shape with random weights.")
+    parser = argparse.ArgumentParser(
+        description="Write a GGUF file of Phi-3-mini's shape with random weights."
+    )
     parser.add_argument("path", nargs="?", type=Path, help="default: in the user's cache")
     parser.add_argument("--layers", type=int, default=Shape.layers, help="fewer make a smaller file")
     chosen = parser.parse_args(arguments)

@@ -1,8 +1,8 @@
 """What each `make` target does, for every platform: `python3 scripts/tasks.py TARGET [ARGUMENTS]`.
 
 Nothing but Rust and Python 3.10 or later is expected on the machine. Each target makes the virtual environment that it
-needs (`.venv-demo`, `.venv-test`, `.venv-bench`) and installs the tools that pyproject.toml pins. The demo and the tests share one
-Cargo profile (dev, with optimised dependencies) and one target folder, so nothing is built twice.
+needs (`.venv-demo`, `.venv-test`, `.venv-bench`) and installs the tools that pyproject.toml pins. The demo and the
+tests share one Cargo profile (dev) and one target folder, so nothing is built twice.
 """
 
 from __future__ import annotations

@@ -120,7 +120,9 @@ def prepare(cache: Path, engines: tuple[str, ...], *, may_install: bool, jobs: i
             continue
         reason = peer.obstacle()
         if reason is None:
-            reason = install(peer, cache, jobs) if may_install else "it is not installed (--install does that)"
+            reason = (
+                install(peer, cache, jobs) if may_install else "it is not installed (--install does that)"
+            )
         if reason is not None:
             missing[peer.folder] = reason
             print(f"NOT MEASURED: {peer.requirement} in {peer.folder}: {reason}", file=sys.stderr)

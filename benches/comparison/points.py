@@ -137,12 +137,8 @@ POINTS = (
         "decode-4096-q8",
         targets=(Target("own", 1.2, "decode-4096"),),
     ),
-    Point(
-        "batch-4", "4 sequences together, context 128", "batch-4", targets=(Target("peer", 2.2, LLAMA),)
-    ),
-    Point(
-        "batch-8", "8 sequences together, context 128", "batch-8", targets=(Target("peer", 3.0, LLAMA),)
-    ),
+    Point("batch-4", "4 sequences together, context 128", "batch-4", targets=(Target("peer", 2.2, LLAMA),)),
+    Point("batch-8", "8 sequences together, context 128", "batch-8", targets=(Target("peer", 3.0, LLAMA),)),
     Point(
         "batch-16", "16 sequences together, context 128", "batch-16", targets=(Target("peer", 3.0, LLAMA),)
     ),

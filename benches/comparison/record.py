@@ -103,9 +103,7 @@ class Record:
 
     def peak(self, name: str, threads: int) -> float | None:
         """The most that was measured of `read_bytes_per_s` or `int8_ops_per_s`."""
-        found = [
-            max(limit[name]["samples"]) for limit in self.data["limits"] if limit["threads"] == threads
-        ]
+        found = [max(limit[name]["samples"]) for limit in self.data["limits"] if limit["threads"] == threads]
         return max(found) if found else None
 
     def share(self, point: Point, engine: str = PHICANDLE) -> tuple[float, str] | None:
@@ -127,8 +125,14 @@ class Record:
         """Whether phicandle reached it, and how far it went."""
         what, reached = self._reached(point, target)
         if target.kind in {"most", "file"}:
-            text = f"<= {show(target.factor, point.unit)}" if target.kind == "most" else f"<= {target.factor:g} x file"
-            shown = show(reached, point.unit) if target.kind == "most" and reached else f"{reached or 0:.2f} x"
+            text = (
+                f"<= {show(target.factor, point.unit)}"
+                if target.kind == "most"
+                else f"<= {target.factor:g} x file"
+            )
+            shown = (
+                show(reached, point.unit) if target.kind == "most" and reached else f"{reached or 0:.2f} x"
+            )
             met = None if reached is None else reached <= target.factor
         elif target.kind == "share":
             text = f">= {target.factor:.0%} of {what}"
@@ -155,7 +159,9 @@ class Record:
         if target.kind == "file":
             size = self.data["models"].get(BY_NAME[point.measure].model, {}).get("file_bytes")
             return "file", ours.value / size if ours and size else None
-        at = next(p for p in POINTS if p.name == (target.of if target.kind == "own" else target.at or point.name))
+        at = next(
+            p for p in POINTS if p.name == (target.of if target.kind == "own" else target.at or point.name)
+        )
         other = self.cell(at, PHICANDLE if target.kind == "own" else target.of)
         what = f"its own {at.title}" if target.kind == "own" else target.of
         return what, ours.value / other.value if ours and other else None

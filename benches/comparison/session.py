@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -78,12 +79,15 @@ class Runner:
     def stop(self) -> None:
         """Ends it."""
         if self.child.stdin is not None:
-            self.child.stdin.close()
+            with contextlib.suppress(OSError):
+                self.child.stdin.close()
         try:
             self.child.wait(20)
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait()
+        if self.child.stdout is not None:
+            self.child.stdout.close()
         self.log.close()
 
 
@@ -224,7 +228,9 @@ class Session:
             shown = {name: value for name, value in config.items() if name != "backend"}
             sample |= {"measure": measure.name, "engine": engine, "config": shown, "round": number}
             self.samples.append(sample)
-            say(f"round {number + 1}/{self.rounds}  {measure.name}  {engine}  {config_name(shown)}  {brief(sample)}")
+            say(
+                f"round {number + 1}/{self.rounds}  {measure.name}  {engine}  {config_name(shown)}  {brief(sample)}"
+            )
 
     def _worthwhile(self, measure: Measure, engine: str, number: int) -> list[dict[str, Any]]:
         """All configurations in the first round, those near the best afterwards."""

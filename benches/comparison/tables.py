@@ -10,7 +10,9 @@ from .record import Record, show
 BEGIN = "<!-- performance: written by `python3 benches/compare.py --write-readme`; do not edit by hand -->"
 END = "<!-- performance: end -->"
 #: What stands there before there is a record.
-NO_RECORD = "`make bench` compares it with other engines on this machine. No record of such a run is kept here yet."
+NO_RECORD = (
+    "`make bench` compares it with other engines on this machine. No record of such a run is kept here yet."
+)
 
 
 class ReadmeError(Exception):
@@ -51,7 +53,10 @@ def align(table: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = []
     for row in table:
-        cells = [f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}" for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}"
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
@@ -104,7 +109,9 @@ def headline(record: Record) -> str:
     for threads in sorted({limit["threads"] for limit in data["limits"]}):
         read, int8 = record.peak("read_bytes_per_s", threads), record.peak("int8_ops_per_s", threads)
         if read and int8:
-            lines.append(f"limits with {threads} threads: {read / 1e9:.1f} GB/s read, {int8 / 1e9:,.0f} GOPS int8")
+            lines.append(
+                f"limits with {threads} threads: {read / 1e9:.1f} GB/s read, {int8 / 1e9:,.0f} GOPS int8"
+            )
     if data.get("busy", 0) > 0.05 or data.get("steal", 0) > 0.01:
         lines.append(
             f"NOT A QUIET MACHINE: {data.get('busy', 0):.0%} busy with other work before, "

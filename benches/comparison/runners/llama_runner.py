@@ -29,10 +29,12 @@ class Session:
         # For one deep sequence, a second one in the same stream helps to fill it.
         params.n_seq_max = max(sequences, 2)
         params.kv_unified = sequences == 1
-        params.n_ctx = (sequences if sequences > 1 else 1) * (-(-positions // 256) * 256)
+        params.n_ctx = sequences * (-(-positions // 256) * 256)
         params.n_batch = params.n_ubatch = _UBATCH
         params.n_threads = params.n_threads_batch = threads
-        params.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = (
+            ll.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
         params.type_k = params.type_v = ll.GGML_TYPE_F16
         params.no_perf = True
         self.context = ll.llama_init_from_model(model, params)
@@ -40,7 +42,7 @@ class Session:
             raise RuntimeError("llama.cpp made no context.")
         self.memory = ll.llama_get_memory(self.context)
         self.batch = ll.llama_batch_init(_UBATCH, 0, max(sequences, 2))
-        self.random = random.Random(1)
+        self.random = random.Random(1)  # noqa: S311 - tokens, not keys
         self.words = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(model))
 
     def run(self, entries: list[tuple[int, int, bool]]) -> None:

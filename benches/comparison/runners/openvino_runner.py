@@ -18,7 +18,7 @@ class Engine:
     def __init__(self) -> None:
         self.pipeline: Any = None
         self.loaded = ""
-        self.random = random.Random(1)
+        self.random = random.Random(1)  # noqa: S311 - tokens, not keys
 
     def load(self, model: str, threads: int) -> dict[str, Any]:
         """Loads a file, unless it is loaded."""
@@ -43,7 +43,9 @@ class Engine:
         inputs = openvino_genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(np.ones_like(ids)))
         metrics = self.pipeline.generate(inputs, config).perf_metrics
         if metrics.get_num_generated_tokens() != tokens:
-            raise RuntimeError(f"openvino-genai wrote {metrics.get_num_generated_tokens()} tokens, not {tokens}.")
+            raise RuntimeError(
+                f"openvino-genai wrote {metrics.get_num_generated_tokens()} tokens, not {tokens}."
+            )
         return metrics
 
     def prefill(self, tokens: int) -> dict[str, Any]:

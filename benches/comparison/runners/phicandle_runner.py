@@ -12,9 +12,10 @@ import sys
 import time
 from typing import Any
 
+from wire import seconds, serve
+
 import phicandle
 from phicandle import Generator
-from wire import seconds, serve
 
 
 class Engine:
@@ -50,12 +51,14 @@ class Engine:
             command += ["--backend", self.options["backend"]]
         if "kv" in self.options:
             command += ["--kv-dtype", self.options["kv"]]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"phicandle bench: {done.stderr.strip()[-400:]}")
         found = json.loads(done.stdout)
         if found["skipped"]:
-            raise RuntimeError("; ".join(f"{skipped['what']}: {skipped['why']}" for skipped in found["skipped"]))
+            raise RuntimeError(
+                "; ".join(f"{skipped['what']}: {skipped['why']}" for skipped in found["skipped"])
+            )
         (series,) = found["series"]
         return dict(series)
 
@@ -104,7 +107,7 @@ class Engine:
         command = [sys.executable, "-m", "phicandle", "bench", model, "--json", "--repetitions", "1"]
         # On one token of a prompt, as something has to be measured.
         command += ["--threads", str(threads), "-p", "1"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"phicandle bench: {done.stderr.strip()[-400:]}")
         found = json.loads(done.stdout)

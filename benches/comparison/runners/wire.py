@@ -1,8 +1,8 @@
-"""How `compare.py` talks to a runner: one JSON object a line, a request on standard input, an answer on standard output.
+"""How `compare.py` talks to a runner: a JSON object a line, requests on standard input, answers on standard output.
 
 A runner is a program that has one engine, in that engine's own environment. It answers `{"op": name, …}` with the
-fields of the result, or with `{"error": why}`. It computes only between a request and its answer, so that one engine at a
-time has the machine. Only the standard library is used here.
+fields of the result, or with `{"error": why}`. It computes only between a request and its answer, so that one engine
+at a time has the machine. Only the standard library is used here.
 
 A runner offers some of these operations; sizes are numbers of tokens, results are in seconds and bytes:
 
@@ -10,9 +10,9 @@ A runner offers some of these operations; sizes are numbers of tokens, results a
 - `open(model, threads, …)`: the same, done then and there: `load_s`. By default it is `load`.
 - `prefill(tokens)`: `seconds` for one prompt, its last token's logits included.
 - `decode(depth, tokens)`: `seconds` for writing `tokens` one by one, after `depth` others.
-- `batch(sequences, depth, tokens)`: `seconds` for `tokens` passes, each of which writes one token of every sequence.
-- `verify(depth, guesses, repeats)`: `seconds` of a pass over `guesses` tokens of one sequence with all their logits, and
-  `step_s` of a pass over one, on average.
+- `batch(sequences, depth, tokens)`: `seconds` for `tokens` passes, each of which writes a token of every sequence.
+- `verify(depth, guesses, repeats)`: `seconds` of a pass over `guesses` tokens of one sequence with all their logits,
+  and `step_s` of a pass over one, on average.
 - `memory()`: `peak`, `resident` and `private` bytes of the runner.
 """
 
