@@ -29,6 +29,8 @@ def draw(record: Record, path: Path) -> None:
         names = [engine for engine, _ in bars][::-1]
         values = [value for _, value in bars][::-1]
         drawn = axis.barh(names, values, color=[_COLOURS[name] for name in names], height=0.7)
+        # Bars of one height in every panel, from the top.
+        axis.set_ylim(len(bars) - len(ENGINES) - 0.6, len(bars) - 0.4)
         axis.bar_label(drawn, labels=[show(value, point.unit) for value in values], padding=3, fontsize=9)
         reached = record.share(point)
         ours = record.cell(point, PHICANDLE)

@@ -35,6 +35,8 @@ class Verdict:
     met: bool | None
     #: What was reached, in the target's own terms: a factor, a share or the figure.
     reached: float | None
+    #: For a column of a table.
+    brief: str = "not measured"
 
 
 def config_name(config: dict[str, Any]) -> str:
@@ -145,9 +147,9 @@ class Record:
         if reached is None or met is None:
             return Verdict(f"{text}: not measured", None, None)
         if met:
-            return Verdict(f"{text}: {shown}, met", True, reached)
+            return Verdict(f"{text}: {shown}, met", True, reached, "met")
         short = abs(reached / target.factor - 1)
-        return Verdict(f"{text}: {shown}, MISSED by {short:.0%}", False, reached)
+        return Verdict(f"{text}: {shown}, MISSED by {short:.0%}", False, reached, f"missed by {short:.0%}")
 
     def _reached(self, point: Point, target: Target) -> tuple[str, float | None]:
         ours = self.cell(point, PHICANDLE)

@@ -31,7 +31,7 @@ def measured_engines(record: Record) -> list[str]:
 
 
 def rows(record: Record, engines: list[str]) -> list[list[str]]:
-    """Every point that was measured: what, each engine's figure, the best peer, the share of the limit."""
+    """Every point that was measured: what, each engine's figure, the best peer, the share of the limit, targets."""
     table = []
     for point in POINTS:
         figures = [figure(record, point, engine) for engine in engines]
@@ -44,6 +44,7 @@ def rows(record: Record, engines: list[str]) -> list[list[str]]:
             *figures,
             f"{peer[1]:.2f} x {peer[0]}" if peer else "-",
             f"{share[0]:.0%} of {share[1]}" if share else "-",
+            ", ".join(record.verdict(point, target).brief for target in point.targets) or "-",
         ])  # fmt: skip
     return table
 
@@ -68,7 +69,7 @@ def terminal(record: Record) -> str:
     parts = [headline(record), ""]
     body = rows(record, engines)
     if body:
-        parts += [align([["", *engines, "best peer", "limit"], *body]), ""]
+        parts += [align([["", *engines, "best peer", "limit", "targets"], *body]), ""]
     parts.append("Targets")
     for point in POINTS:
         for target in point.targets:
@@ -110,7 +111,7 @@ def headline(record: Record) -> str:
         read, int8 = record.peak("read_bytes_per_s", threads), record.peak("int8_ops_per_s", threads)
         if read and int8:
             lines.append(
-                f"limits with {threads} threads: {read / 1e9:.1f} GB/s read, {int8 / 1e9:,.0f} GOPS int8"
+                f"limits with {threads} thread{'s' if threads > 1 else ''}: {read / 1e9:.1f} GB/s read, {int8 / 1e9:,.0f} GOPS int8"
             )
     if data.get("busy", 0) > 0.05 or data.get("steal", 0) > 0.01:
         lines.append(
@@ -128,7 +129,7 @@ def readme_block(record: Record | None, name: str = "") -> str:
     if record is None:
         return f"{BEGIN}\n{NO_RECORD}\n{END}"
     engines = measured_engines(record)
-    table = [["", *engines, "best peer", "limit"], *rows(record, engines)]
+    table = [["", *engines, "best peer", "limit", "targets"], *rows(record, engines)]
     lines = ["| " + " | ".join(row) + " |" for row in table]
     lines.insert(1, "|---" + "|---:" * (len(table[0]) - 1) + "|")
     met, missed, unknown = tally(record)
