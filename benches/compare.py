@@ -196,7 +196,11 @@ def main(words: list[str] | None = None) -> int:
         print(tables.terminal(shown))
         chart(shown, chosen.show.with_suffix(".png"))
         return 0
-    measured = measure(chosen)
+    try:
+        measured = measure(chosen)
+    except KeyboardInterrupt:
+        print("Stopped; nothing was kept.", file=sys.stderr)
+        return 130
     print(tables.terminal(measured))
     # Part of a comparison is no record of the whole.
     from phi3_shape import cache

@@ -110,9 +110,9 @@ def headline(record: Record) -> str:
     for threads in sorted({limit["threads"] for limit in data["limits"]}):
         read, int8 = record.peak("read_bytes_per_s", threads), record.peak("int8_ops_per_s", threads)
         if read and int8:
-            lines.append(
-                f"limits with {threads} thread{'s' if threads > 1 else ''}: {read / 1e9:.1f} GB/s read, {int8 / 1e9:,.0f} GOPS int8"
-            )
+            many = "threads" if threads > 1 else "thread"
+            rates = f"{read / 1e9:.1f} GB/s read, {int8 / 1e9:,.0f} GOPS int8"
+            lines.append(f"limits with {threads} {many}: {rates}")
     if data.get("busy", 0) > 0.05 or data.get("steal", 0) > 0.01:
         lines.append(
             f"NOT A QUIET MACHINE: {data.get('busy', 0):.0%} busy with other work before, "
