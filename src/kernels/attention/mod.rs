@@ -5,8 +5,6 @@
 //! the number of threads, the other rows of the batch, or the pieces in which a prompt came.
 
 mod append;
-#[cfg(test)]
-mod bench;
 mod cache;
 mod dtype;
 mod product;

@@ -1,5 +1,7 @@
 //! Attention against a naive one in f64, and its promise: the same bits however the work is cut.
 
+mod speed;
+
 use half::f16;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

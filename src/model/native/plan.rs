@@ -224,13 +224,15 @@ mod tests {
     const NORMS: u64 = (2 * 32 + 1) * 3072 * 4;
     const EMBEDDING: u64 = 32064 * 3072 / 256 * 144;
     const OUTPUT: u64 = 32064 * 3072 / 256 * 210;
+    /// Each tile of 16 blocks of Q6_K has 32 bytes of padding.
+    const PACKED_OUTPUT: u64 = OUTPUT + 32064 * 3072 / 256 / 16 * 32;
 
     #[test]
-    fn packed_weights_have_the_size_of_the_files() {
+    fn packed_weights_have_about_the_size_of_the_files() {
         let (tensors, plan) = phi3(false);
         let (mode, memory) = memory(&tensors, &plan, &NEEDS, MemoryMode::Repack, 8 * GIB);
         assert_eq!(mode, MemoryMode::Repack);
-        assert_eq!(memory.weights_bytes, 32 * LAYER + NORMS + OUTPUT);
+        assert_eq!(memory.weights_bytes, 32 * LAYER + NORMS + PACKED_OUTPUT);
         assert_eq!(memory.mapped_bytes, EMBEDDING);
         assert_eq!((memory.available_bytes, memory.context_length), (8 * GIB, 4096));
     }
@@ -277,8 +279,9 @@ mod tests {
         assert_eq!(bytes(1, KvDtype::F16), bytes(64, KvDtype::F16));
         assert_eq!(bytes(65, KvDtype::F16), 2 * bytes(64, KvDtype::F16));
         assert_eq!(bytes(64, KvDtype::Q8), 64 * 32 * 32 * 2 * (96 + 4));
+        // Values are filled up to whole vectors, keys are not.
         let odd = ModelPlan { head_dim: 80 + 2, ..plan };
-        assert_eq!(kv_bytes(&odd, &Needs { context_length: 64, ..NEEDS }), 64 * 32 * 32 * 2 * 96 * 2);
+        assert_eq!(kv_bytes(&odd, &Needs { context_length: 64, ..NEEDS }), 64 * 32 * 32 * (82 + 96) * 2);
     }
 
     #[test]
@@ -309,7 +312,7 @@ mod tests {
             let needs = Needs { context_length, ..NEEDS };
             memory(&tensors, &plan, &needs, MemoryMode::Auto, available).0
         };
-        let weights = 32 * LAYER + NORMS + OUTPUT;
+        let weights = 32 * LAYER + NORMS + PACKED_OUTPUT;
         let enough = (weights * 13).div_ceil(10);
         assert_eq!(choose(enough, 64), MemoryMode::Repack);
         assert_eq!(choose(enough - 1, 64), MemoryMode::Mmap);
