@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::acts::SuperActs;
+use super::format::Family;
 use super::*;
 use crate::gguf::GgmlType;
 use crate::kernels::simd::Tier;

@@ -278,7 +278,6 @@ impl<D: Dots> Simd for Ymm<D> {
     type Dot = [D::Dot; 2];
     type Wide = [D::Wide; 2];
 
-    const REGISTERS: usize = 8;
     const SUMS: usize = 6;
     const WIDE_SUMS: usize = D::WIDE_SUMS;
     const WIDE_LIMIT: usize = D::WIDE_LIMIT;

@@ -58,7 +58,6 @@ impl Simd for Avx512 {
     type Dot = __m512i;
     type Wide = __m512i;
 
-    const REGISTERS: usize = 32;
     const SUMS: usize = 24;
     const WIDE_SUMS: usize = 24;
     const WIDE_LIMIT: usize = usize::MAX;

@@ -39,8 +39,6 @@ pub(crate) trait Simd: Copy {
     /// The same for bytes of 8 bits.
     type Wide: Copy;
 
-    /// Vectors that fit into registers.
-    const REGISTERS: usize;
     /// Vectors of sums that stay in registers beside the operands that are added to them.
     const SUMS: usize;
     /// The same for [`Simd::Wide`].
