@@ -24,10 +24,12 @@ class MemoryPlan(_Facts):
 
     Attributes:
         weights_bytes: Weights as the backend holds them.
+        mapped_bytes: Weights that stay in the file, in pages which the system shares between processes and takes
+            back when it must. Not part of the total.
         kv_bytes: Keys and values of one answer at the full context.
         scratch_bytes: Working memory of the widest pass.
-        total_bytes: All together.
-        available_bytes: What this process may still take now.
+        total_bytes: Weights, keys and values, and scratch.
+        available_bytes: What this process may still take now, or `memory=` where that is less.
         context_length: Tokens of context that the plan is for.
         fits: Whether `total_bytes` is within `available_bytes`.
 
@@ -39,6 +41,7 @@ class MemoryPlan(_Facts):
 
     __slots__ = (  # noqa: RUF023 - the order of the fields
         "weights_bytes",
+        "mapped_bytes",
         "kv_bytes",
         "scratch_bytes",
         "total_bytes",
@@ -48,6 +51,7 @@ class MemoryPlan(_Facts):
     )
 
     weights_bytes: int
+    mapped_bytes: int
     kv_bytes: int
     scratch_bytes: int
     total_bytes: int

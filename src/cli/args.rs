@@ -213,15 +213,21 @@ pub(super) struct EngineArgs {
     /// A file with a Jinja chat template to use in place of the model's own.
     #[arg(long, value_name = "FILE")]
     pub(super) chat_template: Option<PathBuf>,
-    /// What computes: auto or candle.
+    /// What computes: auto, candle or native.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub(super) backend: String,
     /// Where: auto, cpu, cuda, cuda:N or metal.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub(super) device: String,
-    /// Threads to compute with [default: all that this process may use].
+    /// Threads to compute with [default: one for each core that this process may use].
     #[arg(short, long, value_name = "N")]
     pub(super) threads: Option<usize>,
+    /// Where the weights are kept: repack (copied for speed), mmap (left in the file) or auto (by the memory available).
+    #[arg(long, default_value = "auto", value_name = "MODE")]
+    pub(super) memory: String,
+    /// How keys and values are kept: f16, or q8 for half the memory.
+    #[arg(long, default_value = "f16", value_name = "TYPE")]
+    pub(super) kv_dtype: String,
     /// Tokens that prompt and answer may hold together [default: the longest that fits].
     #[arg(short, long, value_name = "TOKENS")]
     pub(super) context_length: Option<usize>,

@@ -17,7 +17,8 @@ use crate::error::{Error, ErrorKind};
 use crate::hub::{
     DEFAULT_REPO, DEFAULT_TOKENIZER_REPO, Hub, HubOptions, LocalModel, ModelSpec, TOKENIZER_FILE,
 };
-use crate::model::Device;
+use crate::kernels::check_threads;
+use crate::model::{Device, KvDtype, MemoryMode};
 
 /// The name of the model that comes with phicandle.
 pub(super) const DEMO: &str = "demo";
@@ -128,6 +129,8 @@ pub(super) fn load_options(
 ) -> Result<LoadOptions, Failure> {
     // Cheap checks first: no download for the sake of a typing mistake.
     let (backend, device) = (Backend::parse(&args.backend)?, Device::parse(&args.device)?);
+    let (memory, kv_dtype) = (MemoryMode::parse(&args.memory)?, KvDtype::parse(&args.kv_dtype)?);
+    args.threads.map_or(Ok(()), check_threads)?;
     let chat_template = args.chat_template.as_deref().map(read_template).transpose()?;
     let Located { source, tokenizer } = locate(args.model.as_deref(), &args.hub, demo, console)?;
     Ok(LoadOptions {
@@ -137,6 +140,8 @@ pub(super) fn load_options(
         backend,
         threads: args.threads,
         context_length: args.context_length,
+        memory,
+        kv_dtype,
         ..LoadOptions::new(source)
     })
 }

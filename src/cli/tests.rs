@@ -201,6 +201,9 @@ fn a_parameter_out_of_range_is_wrong_usage() {
         (["--timeout", "-3"], "timeout"),
         (["--device", "tpu"], "device"),
         (["--backend", "magic"], "backend"),
+        (["--memory", "swap"], "memory"),
+        (["--kv-dtype", "q8_0"], "kv_dtype"),
+        (["--threads", "0"], "threads"),
         (["--filename", "x.gguf"], "--filename"),
         (["-n", "0"], "max_tokens"),
     ] {

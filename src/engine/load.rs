@@ -10,7 +10,8 @@ use super::options::{Backend, LoadOptions, ModelSource};
 use crate::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::gguf::{GgufFile, Metadata, ModelPlan};
-use crate::model::{CandleBackend, Forward, MemoryPlan};
+use crate::kernels::check_threads;
+use crate::model::{CandleBackend, Forward, KvDtype, MemoryMode, MemoryPlan};
 use crate::tokenizer::Tokenizer;
 
 /// The smallest context that is worth shrinking to when memory is short, in tokens.
@@ -44,9 +45,9 @@ pub(super) fn load(options: &LoadOptions) -> Result<Parts> {
     let start = Instant::now();
     let (file, plan) = open(&options.source)?;
     let metadata = &file.header().metadata;
-    let memory = plan_memory(&plan, options.context_length, file.name())?;
+    let memory = plan_memory(&plan, options, file.name())?;
     memory.check(file.name())?;
-    warn_threads(options.threads);
+    warn_unused(options);
     let tokenizer = Arc::new(tokenizer(options.tokenizer.as_deref(), metadata)?);
     if tokenizer.vocab_size() > plan.vocab_size {
         return Err(Error::corrupt(
@@ -65,6 +66,7 @@ pub(super) fn load(options: &LoadOptions) -> Result<Parts> {
         Backend::Auto | Backend::Candle => {
             CandleBackend::load(&file, &plan, options.device, memory.context_length)?
         }
+        Backend::Native => return Err(no_native()),
     };
     let load = start.elapsed();
     let info = ModelInfo::new(
@@ -84,10 +86,20 @@ pub(super) fn load(options: &LoadOptions) -> Result<Parts> {
 /// The memory plan for the context asked for, or for the longest that fits.
 ///
 /// # Errors
-/// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) when the backend would run the model wrongly.
-pub(super) fn plan_memory(plan: &ModelPlan, asked: Option<usize>, name: &str) -> Result<MemoryPlan> {
+/// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) when the backend would run the model wrongly,
+/// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for options out of range.
+pub(super) fn plan_memory(plan: &ModelPlan, options: &LoadOptions, name: &str) -> Result<MemoryPlan> {
+    options.threads.map_or(Ok(()), check_threads)?;
+    if options.backend == Backend::Native {
+        return Err(no_native());
+    }
     let longest = CandleBackend::longest_context(plan)?;
-    if let Some(asked) = asked {
+    let planned = |context| {
+        let memory = CandleBackend::memory(plan, context);
+        let limit = options.memory_limit.unwrap_or(u64::MAX);
+        MemoryPlan { available_bytes: memory.available_bytes.min(limit), ..memory }
+    };
+    if let Some(asked) = options.context_length {
         if asked == 0 {
             return Err(Error::invalid(
                 "context_length",
@@ -95,7 +107,7 @@ pub(super) fn plan_memory(plan: &ModelPlan, asked: Option<usize>, name: &str) ->
                 "Ask for 1 or more.",
             ));
         }
-        return Ok(CandleBackend::memory(plan, asked));
+        return Ok(planned(asked));
     }
     if longest < plan.context_length {
         log::warn!(
@@ -103,9 +115,9 @@ pub(super) fn plan_memory(plan: &ModelPlan, asked: Option<usize>, name: &str) ->
             plan.context_length
         );
     }
-    let mut memory = CandleBackend::memory(plan, longest);
+    let mut memory = planned(longest);
     while !memory.fits() && memory.context_length / 2 >= SMALLEST_CONTEXT {
-        memory = CandleBackend::memory(plan, memory.context_length / 2);
+        memory = planned(memory.context_length / 2);
     }
     if memory.context_length < longest {
         log::warn!(
@@ -142,12 +154,34 @@ fn template(given: Option<&str>, metadata: &Metadata, tokenizer: &Tokenizer) -> 
     }
 }
 
-/// Candle's thread pool is one for the process and takes its size from the environment.
-fn warn_threads(asked: Option<usize>) {
+/// Says what of the options has no effect on the candle backend. Its thread pool is one for the process and takes its size
+/// from the environment.
+fn warn_unused(options: &LoadOptions) {
     let used = candle_core::utils::get_num_threads();
-    if let Some(asked) = asked.filter(|&asked| asked != used) {
+    if let Some(asked) = options.threads.filter(|&asked| asked != used) {
         log::warn!(
             "threads={asked} has no effect on the candle backend, which uses {used}: set RAYON_NUM_THREADS={asked} before the program starts"
         );
     }
+    if options.memory != MemoryMode::Auto {
+        log::warn!(
+            "memory={} has no effect on the candle backend, which copies the weights",
+            options.memory.name()
+        );
+    }
+    if options.kv_dtype != KvDtype::F16 {
+        log::warn!(
+            "kv_dtype={} has no effect on the candle backend, which keeps 32 bits",
+            options.kv_dtype.name()
+        );
+    }
+}
+
+#[cold]
+fn no_native() -> Error {
+    Error::invalid(
+        "backend",
+        "This version has no native backend yet.",
+        "Use backend=\"auto\" or backend=\"candle\".",
+    )
 }

@@ -78,10 +78,11 @@ impl Engine {
     /// The memory that a model would take, from its header alone.
     ///
     /// # Errors
-    /// Any error of the file's header, and [`ErrorKind::UnsupportedModel`] for a model that would run wrongly.
+    /// Any error of the file's header, [`ErrorKind::UnsupportedModel`] for a model that would run wrongly, and
+    /// [`ErrorKind::InvalidParameter`] for options out of range.
     pub fn estimate(options: &LoadOptions) -> Result<MemoryPlan> {
         let (file, plan) = load::open(&options.source)?;
-        load::plan_memory(&plan, options.context_length, file.name())
+        load::plan_memory(&plan, options, file.name())
     }
 
     fn start(parts: Parts, max_queue: usize) -> Result<Self> {

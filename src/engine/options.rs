@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::model::Device;
+use crate::model::{Device, KvDtype, MemoryMode};
 
 /// Requests that may wait unless the caller says otherwise.
 pub const DEFAULT_MAX_QUEUE: usize = 1024;
@@ -25,10 +25,12 @@ pub enum Backend {
     Auto,
     /// candle-transformers' models.
     Candle,
+    /// phicandle's own kernels, on the CPU.
+    Native,
 }
 
 impl Backend {
-    /// Reads `auto` or `candle`.
+    /// Reads `auto`, `candle` or `native`.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for any other text.
@@ -36,10 +38,11 @@ impl Backend {
         match text {
             "auto" => Ok(Self::Auto),
             "candle" => Ok(Self::Candle),
+            "native" => Ok(Self::Native),
             _ => Err(Error::invalid(
                 "backend",
                 format!("There is no backend {text:?} in this version."),
-                "Use \"auto\" or \"candle\".",
+                "Use \"auto\", \"candle\" or \"native\".",
             )),
         }
     }
@@ -58,11 +61,17 @@ pub struct LoadOptions {
     pub device: Device,
     /// What computes.
     pub backend: Backend,
-    /// Threads to compute with; `None` lets the backend choose. Candle's pool is one for the process, sized by
+    /// Threads to compute with, 1 to 1024; `None` lets the backend choose. Candle's pool is one for the process, sized by
     /// `RAYON_NUM_THREADS`, so that backend can only warn when another number is asked for.
     pub threads: Option<usize>,
     /// Tokens that a sequence may hold; `None` takes the longest that the file, the backend and the memory allow.
     pub context_length: Option<usize>,
+    /// Where the weights are kept. The `candle` backend copies them, whatever is asked.
+    pub memory: MemoryMode,
+    /// Bytes that the model may take; `None` for what the system has to give.
+    pub memory_limit: Option<u64>,
+    /// How keys and values are kept. The `candle` backend keeps 32 bits, whatever is asked.
+    pub kv_dtype: KvDtype,
     /// Requests that may wait for their turn; one more is refused.
     pub max_queue: usize,
 }
@@ -78,6 +87,9 @@ impl LoadOptions {
             backend: Backend::default(),
             threads: None,
             context_length: None,
+            memory: MemoryMode::default(),
+            memory_limit: None,
+            kv_dtype: KvDtype::default(),
             max_queue: DEFAULT_MAX_QUEUE,
         }
     }

@@ -136,6 +136,7 @@ fn engine_with(script: Script, max_queue: usize) -> (Engine, Arc<AtomicUsize>) {
     };
     let memory = MemoryPlan {
         weights_bytes: 0,
+        mapped_bytes: 0,
         kv_bytes: 0,
         scratch_bytes: 0,
         available_bytes: available_memory(),

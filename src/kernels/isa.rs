@@ -1,5 +1,6 @@
 //! Kernel tiers: which instructions this CPU has, found once per process.
 
+use super::cpus::default_threads;
 use crate::env::PHICANDLE_ISA;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -33,12 +34,13 @@ pub struct CpuInfo {
     pub tiers: Vec<Isa>,
     /// The tier in use: the best one, or the one that `PHICANDLE_ISA` names.
     pub tier: Isa,
-    /// Threads that this process may run at once: affinity and container quota are counted.
+    /// Threads used by default: physical cores within this process's affinity and container quota.
     pub threads: usize,
 }
 
 impl Isa {
-    const ALL: [Self; 7] =
+    /// Every tier, the widest of each architecture last.
+    pub const ALL: [Self; 7] =
         [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni, Self::Neon, Self::Dotprod, Self::I8mm];
 
     /// The name used by `PHICANDLE_ISA` and in reports.
@@ -52,6 +54,19 @@ impl Isa {
             Self::Dotprod => "dotprod",
             Self::I8mm => "i8mm",
         }
+    }
+
+    /// Whether this CPU has it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnsupportedCpu`] with what is missing.
+    pub fn check(self) -> Result<()> {
+        let missing = self.missing(&features());
+        if missing.is_empty() { Ok(()) } else { Err(unsupported(self.name(), &missing)) }
+    }
+
+    fn missing(self, features: &[&'static str]) -> Vec<&'static str> {
+        self.needs().iter().copied().filter(|need| !features.contains(need)).collect()
     }
 
     /// The features that a CPU needs for this tier.
@@ -80,15 +95,14 @@ impl CpuInfo {
     }
 
     fn choose(features: Vec<&'static str>, forced: Option<&str>) -> Result<Self> {
-        let has = |isa: Isa| isa.needs().iter().all(|need| features.contains(need));
+        let has = |isa: Isa| isa.missing(&features).is_empty();
         let tiers: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| has(*isa)).collect();
         let best = tiers.last().copied().unwrap_or(Isa::Scalar);
         let tier = match forced.filter(|name| !name.is_empty()) {
             None => best,
             Some(name) => named(name, &features)?,
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { arch: std::env::consts::ARCH, features, tiers, tier, threads })
+        Ok(Self { arch: std::env::consts::ARCH, features, tiers, tier, threads: default_threads() })
     }
 }
 
@@ -102,14 +116,14 @@ fn named(name: &str, features: &[&'static str]) -> Result<Isa> {
             format!("Unset it, or use one of: {}.", known.join(", ")),
         ));
     };
-    let missing: Vec<_> = isa.needs().iter().copied().filter(|need| !features.contains(need)).collect();
+    let missing = isa.missing(features);
     if missing.is_empty() { Ok(isa) } else { Err(unsupported(name, &missing)) }
 }
 
 fn unsupported(tier: &str, missing: &[&str]) -> Error {
     Error::new(
         ErrorKind::UnsupportedCpu { missing: missing.iter().map(ToString::to_string).collect() },
-        format!("{PHICANDLE_ISA}={tier} needs CPU features that this machine lacks: {}.", missing.join(", ")),
+        format!("The tier {tier} needs CPU features that this machine lacks: {}.", missing.join(", ")),
         format!(
             "Unset {PHICANDLE_ISA}, or use a machine that has them; `phicandle doctor` lists this one's."
         ),

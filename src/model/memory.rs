@@ -9,11 +9,14 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct MemoryPlan {
     /// Weights as the backend holds them, copies made for speed included.
     pub weights_bytes: u64,
+    /// Weights that stay in the file, in pages which the system shares between processes and takes back when it must. Not
+    /// part of the total.
+    pub mapped_bytes: u64,
     /// Keys and values of one sequence at the full context.
     pub kv_bytes: u64,
     /// Activations of the widest pass.
     pub scratch_bytes: u64,
-    /// Bytes available to this process now: free memory, or what is left of the container's limit.
+    /// Bytes that the model may take: free memory, or what is left of the container's limit or the caller's.
     pub available_bytes: u64,
     /// The context that the plan is for, in tokens.
     pub context_length: usize,
@@ -42,7 +45,7 @@ impl MemoryPlan {
         Err(Error::new(
             ErrorKind::OutOfMemory { needed, available },
             format!(
-                "The model {model} needs {} MiB (weights {}, keys and values {} at a context of {}, scratch {}) and {} MiB are available.",
+                "The model {model} needs {} MiB (weights {}, keys and values {} at a context of {}, scratch {}) and may take {} MiB.",
                 mib(needed),
                 mib(self.weights_bytes),
                 mib(self.kv_bytes),
@@ -50,7 +53,7 @@ impl MemoryPlan {
                 mib(self.scratch_bytes),
                 mib(available),
             ),
-            "Use a smaller context_length=, a smaller quantisation, or a machine with more memory.",
+            "Use a smaller context_length=, a smaller quantisation, a larger memory=, or a machine with more.",
         ))
     }
 }
@@ -112,6 +115,7 @@ mod tests {
 
     const PLAN: MemoryPlan = MemoryPlan {
         weights_bytes: 3 << 20,
+        mapped_bytes: 9 << 20,
         kv_bytes: 2 << 20,
         scratch_bytes: 1 << 20,
         available_bytes: 6 << 20,

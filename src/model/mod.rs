@@ -4,11 +4,14 @@ mod batch;
 mod candle;
 mod device;
 mod memory;
+pub mod native;
+mod storage;
 
 pub use batch::{Batch, Logits, Run};
 pub use candle::CandleBackend;
 pub use device::Device;
 pub use memory::{MemoryPlan, available_memory, peak_rss};
+pub use storage::{KvDtype, MemoryMode};
 
 use crate::error::Result;
 
