@@ -6,16 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::info::{Loaded, ModelInfo};
-use super::options::{Backend, LoadOptions, ModelSource};
+use super::options::{LoadOptions, ModelSource};
+use super::place::Place;
 use crate::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::gguf::{GgufFile, Metadata, ModelPlan};
-use crate::kernels::check_threads;
-use crate::model::{CandleBackend, Forward, KvDtype, MemoryMode, MemoryPlan};
+use crate::model::Forward;
 use crate::tokenizer::Tokenizer;
-
-/// The smallest context that is worth shrinking to when memory is short, in tokens.
-const SMALLEST_CONTEXT: usize = 512;
 
 /// The metadata key of the chat template.
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
@@ -45,9 +42,9 @@ pub(super) fn load(options: &LoadOptions) -> Result<Parts> {
     let start = Instant::now();
     let (file, plan) = open(&options.source)?;
     let metadata = &file.header().metadata;
-    let memory = plan_memory(&plan, options, file.name())?;
-    memory.check(file.name())?;
-    warn_unused(options);
+    let place = Place::find(&file, &plan, options)?;
+    place.memory.check(file.name())?;
+    let source = file.name().to_owned();
     let tokenizer = Arc::new(tokenizer(options.tokenizer.as_deref(), metadata)?);
     if tokenizer.vocab_size() > plan.vocab_size {
         return Err(Error::corrupt(
@@ -62,70 +59,21 @@ pub(super) fn load(options: &LoadOptions) -> Result<Parts> {
     }
     let (template, has_chat_template) = template(options.chat_template.as_deref(), metadata, &tokenizer)?;
     let end_of_turn = tokenizer.end_of_turn_ids(Some(template.source()));
-    let model = match options.backend {
-        Backend::Auto | Backend::Candle => {
-            CandleBackend::load(&file, &plan, options.device, memory.context_length)?
-        }
-        Backend::Native => return Err(no_native()),
-    };
+    let model = place.load(file, &plan, options)?;
     let load = start.elapsed();
     let info = ModelInfo::new(
         &plan,
         &Loaded {
-            source: file.name(),
+            source: &source,
             chat_template: template.source(),
             has_chat_template,
             device: options.device,
-            memory,
+            backend: place.backend,
+            memory: place.memory,
             load_s: load.as_secs_f64(),
         },
     );
-    Ok(Parts { model: Box::new(model), tokenizer, template, end_of_turn, info, load })
-}
-
-/// The memory plan for the context asked for, or for the longest that fits.
-///
-/// # Errors
-/// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) when the backend would run the model wrongly,
-/// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for options out of range.
-pub(super) fn plan_memory(plan: &ModelPlan, options: &LoadOptions, name: &str) -> Result<MemoryPlan> {
-    options.threads.map_or(Ok(()), check_threads)?;
-    if options.backend == Backend::Native {
-        return Err(no_native());
-    }
-    let longest = CandleBackend::longest_context(plan)?;
-    let planned = |context| {
-        let memory = CandleBackend::memory(plan, context);
-        let limit = options.memory_limit.unwrap_or(u64::MAX);
-        MemoryPlan { available_bytes: memory.available_bytes.min(limit), ..memory }
-    };
-    if let Some(asked) = options.context_length {
-        if asked == 0 {
-            return Err(Error::invalid(
-                "context_length",
-                "A context of 0 tokens holds nothing.",
-                "Ask for 1 or more.",
-            ));
-        }
-        return Ok(planned(asked));
-    }
-    if longest < plan.context_length {
-        log::warn!(
-            "{name}: the context is {longest} tokens, not the file's {}: past that the candle backend would give wrong text",
-            plan.context_length
-        );
-    }
-    let mut memory = planned(longest);
-    while !memory.fits() && memory.context_length / 2 >= SMALLEST_CONTEXT {
-        memory = planned(memory.context_length / 2);
-    }
-    if memory.context_length < longest {
-        log::warn!(
-            "{name}: the context is {} tokens, not {longest}: more does not fit into memory",
-            memory.context_length
-        );
-    }
-    Ok(memory)
+    Ok(Parts { model, tokenizer, template, end_of_turn, info, load })
 }
 
 fn tokenizer(file: Option<&Path>, metadata: &Metadata) -> Result<Tokenizer> {
@@ -152,36 +100,4 @@ fn template(given: Option<&str>, metadata: &Metadata, tokenizer: &Tokenizer) -> 
             Ok((ChatTemplate::phi3()?, false))
         }
     }
-}
-
-/// Says what of the options has no effect on the candle backend. Its thread pool is one for the process and takes its size
-/// from the environment.
-fn warn_unused(options: &LoadOptions) {
-    let used = candle_core::utils::get_num_threads();
-    if let Some(asked) = options.threads.filter(|&asked| asked != used) {
-        log::warn!(
-            "threads={asked} has no effect on the candle backend, which uses {used}: set RAYON_NUM_THREADS={asked} before the program starts"
-        );
-    }
-    if options.memory != MemoryMode::Auto {
-        log::warn!(
-            "memory={} has no effect on the candle backend, which copies the weights",
-            options.memory.name()
-        );
-    }
-    if options.kv_dtype != KvDtype::F16 {
-        log::warn!(
-            "kv_dtype={} has no effect on the candle backend, which keeps 32 bits",
-            options.kv_dtype.name()
-        );
-    }
-}
-
-#[cold]
-fn no_native() -> Error {
-    Error::invalid(
-        "backend",
-        "This version has no native backend yet.",
-        "Use backend=\"auto\" or backend=\"candle\".",
-    )
 }

@@ -40,10 +40,16 @@ struct Scripted {
 
 impl Forward for Scripted {
     fn limits(&self) -> Limits {
-        Limits { slots: 1, run_tokens: RUN, context_length: CONTEXT, vocab_size: self.vocab_size }
+        Limits {
+            slots: 1,
+            run_tokens: RUN,
+            context_length: CONTEXT,
+            kv_tokens: CONTEXT,
+            vocab_size: self.vocab_size,
+        }
     }
 
-    fn forward(&mut self, batch: &Batch, logits: &mut Logits) -> Result<()> {
+    fn forward(&mut self, batch: &Batch, logits: &mut Logits, _: &dyn Fn() -> bool) -> Result<bool> {
         logits.reset(self.vocab_size);
         for run in &batch.runs {
             if run.start == 0 {
@@ -68,7 +74,7 @@ impl Forward for Scripted {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn release(&mut self, _slot: usize) {
@@ -149,6 +155,7 @@ fn engine_with(script: Script, max_queue: usize) -> (Engine, Arc<AtomicUsize>) {
             chat_template: template.source(),
             has_chat_template: false,
             device: Device::Cpu,
+            backend: Backend::Candle,
             memory,
             load_s: 0.0,
         },

@@ -3,23 +3,35 @@
 
 #![allow(unsafe_code)]
 
+mod activation;
 mod arena;
+mod attention;
 mod compute;
 mod cpus;
 mod disjoint;
+mod exp;
 mod isa;
+mod limits;
 mod matmul;
+mod norm;
 mod pool;
 #[cfg(test)]
 mod pool_tests;
+mod rope;
 mod scratch;
 mod simd;
 mod worker;
 
+pub(crate) use attention::{AttentionPlan, Heads, KvCache, KvShape, Rows, Run};
+pub(crate) use matmul::{Activations, Copied, Forms, Matrix, Memory, Norm, Then, is_weight};
+pub(crate) use rope::{Factors, Pairs, Rope, Rotation, Stretch, long_rope_magnitude};
+
 pub use arena::Arena;
+pub use attention::KvDtype;
 pub use compute::Compute;
 pub use cpus::default_threads;
 pub use disjoint::DisjointMut;
 pub use isa::{CpuInfo, Isa};
+pub use limits::{Rates, measure_rates};
 pub use pool::{Pool, Work, check_threads};
 pub use scratch::{ALIGNMENT, Plain, Scratch, view, view_mut};

@@ -1,4 +1,4 @@
-//! How a backend keeps weights, and how it keeps keys and values.
+//! How a backend keeps weights.
 
 use crate::error::{Error, Result};
 
@@ -12,16 +12,6 @@ pub enum MemoryMode {
     Repack,
     /// Left in the file, which the system maps: there at once, shared with other processes that run the same file, slower.
     Mmap,
-}
-
-/// Numbers that keys and values are kept in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum KvDtype {
-    /// Half precision, 16 bits.
-    #[default]
-    F16,
-    /// 8-bit integers with a scale for each head and position: half the memory, a little less exact.
-    Q8,
 }
 
 impl MemoryMode {
@@ -52,36 +42,11 @@ impl MemoryMode {
     }
 }
 
-impl KvDtype {
-    /// Reads `f16` or `q8`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for any other text.
-    pub fn parse(text: &str) -> Result<Self> {
-        match text {
-            "f16" => Ok(Self::F16),
-            "q8" => Ok(Self::Q8),
-            _ => Err(Error::invalid(
-                "kv_dtype",
-                format!("There is no kv_dtype {text:?}."),
-                "Use \"f16\" or \"q8\".",
-            )),
-        }
-    }
-
-    /// The name that [`KvDtype::parse`] reads.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F16 => "f16",
-            Self::Q8 => "q8",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use crate::kernels::KvDtype;
 
     #[test]
     fn names_are_read_back() {

@@ -45,6 +45,11 @@ pub(crate) fn layout(kind: GgmlType) -> Option<(Family, Option<usize>)> {
     })
 }
 
+/// Whether there are kernels for weights of type `kind`.
+pub(crate) fn is_weight(kind: GgmlType) -> bool {
+    layout(kind).is_some()
+}
+
 impl Family {
     /// Elements of a row in one tile.
     pub(super) fn tile_k(self) -> usize {

@@ -136,9 +136,14 @@ impl Matrix {
         row_bytes(self.kind, self.k)
     }
 
+    /// All its bytes.
+    pub(super) fn data(&self) -> &[u8] {
+        &(*self.memory).as_ref()[self.range.clone()]
+    }
+
     /// The bytes of groups `groups`: their tiles, or their rows.
     pub(super) fn group_data(&self, groups: Range<usize>) -> &[u8] {
-        let data = &(*self.memory).as_ref()[self.range.clone()];
+        let data = self.data();
         let unit = if self.is_tiled() {
             self.tiles() * self.tile().unwrap_or_default()
         } else {

@@ -5,6 +5,7 @@
 
 mod acts;
 mod block_kernel;
+mod embed;
 mod float_kernel;
 mod format;
 mod matrix;
@@ -18,7 +19,7 @@ mod super_kernel;
 mod tests;
 
 pub(crate) use acts::{Activations, Forms};
-pub(crate) use format::Family;
+pub(crate) use format::{Family, is_weight};
 pub(crate) use matrix::{Matrix, Memory};
 pub(crate) use product::Then;
-pub(crate) use source::{Plain, RowSource};
+pub(crate) use source::{Copied, Norm};

@@ -1,10 +1,13 @@
 //! Matrices times activations, over all threads.
 
+use std::ops::Range;
+
 use super::acts::Activations;
 use super::matrix::Matrix;
 use super::strip::{self, GROUPS, Strip, WIDTH};
-use crate::error::Result;
-use crate::kernels::simd::Tier;
+use crate::error::{Error, Result};
+use crate::kernels::activation::silu_mul_row;
+use crate::kernels::simd::{Op, Simd, Tier, dispatch};
 use crate::kernels::{Compute, DisjointMut, Scratch, view_mut};
 
 /// Bytes of weights that a thread takes at a time: enough to hide the taking, few enough to share evenly.
@@ -26,7 +29,7 @@ struct Strips<'a> {
     matrix: &'a Matrix,
     acts: &'a Activations,
     /// The strips, by the number of their first group.
-    groups: std::ops::Range<usize>,
+    groups: Range<usize>,
     /// `[token][width]`.
     out: &'a DisjointMut<'a, f32>,
     width: usize,
@@ -93,11 +96,82 @@ impl Compute {
         })
     }
 
+    /// Multiplies gate and up, two matrices alike, with every row of `acts`, adds their biases, and writes `silu(gate) * up` to
+    /// `out`: `[token][rows]`.
+    ///
+    /// # Errors
+    /// `Internal` when they are not alike, and those of the pool.
+    pub(crate) fn gated(
+        &self,
+        [gate, up]: [&Matrix; 2],
+        biases: [Option<&[f32]>; 2],
+        acts: &Activations,
+        out: &mut [f32],
+    ) -> Result<()> {
+        if gate.rows != up.rows || gate.k != up.k {
+            return Err(Error::internal("The two halves of a feed-forward layer have different sizes."));
+        }
+        let width = gate.rows;
+        let out = DisjointMut::new(out);
+        let part =
+            Part { matrix: gate, column: 0, groups: (self.unit_groups(gate) / 2).next_multiple_of(GROUPS) };
+        self.pool.for_each(part.units(), &|unit, scratch| {
+            let (scratch_gate, scratch_up) = (strip::scratch_bytes(gate), strip::scratch_bytes(up));
+            let results = acts.rows * WIDTH * 4;
+            let [panels, tiles] = [0, 1].map(|i| scratch_gate[i].max(scratch_up[i]));
+            let [gates, ups, panels, tiles] = scratch.split([results, results, panels, tiles]);
+            let (gates, ups) = (view_mut::<f32>(gates), view_mut::<f32>(ups));
+            for group in part.range(unit).step_by(GROUPS) {
+                Strip { matrix: gate, group, acts, results: gates, panels, tiles }.compute(self.tier);
+                Strip { matrix: up, group, acts, results: ups, panels, tiles }.compute(self.tier);
+                let first = group * (WIDTH / GROUPS);
+                for (results, bias) in [&mut *gates, &mut *ups].into_iter().zip(biases) {
+                    add_bias(results, bias, first);
+                }
+                dispatch(self.tier, Gate { gates, ups, out: &out, width, first });
+            }
+        })
+    }
+
     /// Groups of 16 rows in a piece of work of `matrix`.
     fn unit_groups(&self, matrix: &Matrix) -> usize {
         let by_bytes = UNIT_BYTES / (matrix.row_bytes() * WIDTH / GROUPS).max(1);
         let by_threads = matrix.groups() / (self.threads() * UNITS_PER_THREAD);
         by_bytes.min(by_threads).next_multiple_of(GROUPS).max(GROUPS)
+    }
+}
+
+/// Adds the bias of the rows from `first` on to a strip.
+fn add_bias(results: &mut [f32], bias: Option<&[f32]>, first: usize) {
+    let Some(bias) = bias.and_then(|bias| bias.get(first..)) else { return };
+    for results in results.chunks_exact_mut(WIDTH) {
+        results.iter_mut().zip(bias).for_each(|(result, bias)| *result += bias);
+    }
+}
+
+/// The end of a strip of [`Compute::gated`].
+struct Gate<'a> {
+    gates: &'a [f32],
+    ups: &'a [f32],
+    out: &'a DisjointMut<'a, f32>,
+    width: usize,
+    /// The strip's first row.
+    first: usize,
+}
+
+impl Op for Gate<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let rows = (self.width - self.first).min(WIDTH);
+        let halves = self.gates.chunks_exact(WIDTH).zip(self.ups.chunks_exact(WIDTH));
+        for (token, (gate, up)) in halves.enumerate() {
+            let at = token * self.width + self.first;
+            // SAFETY: every strip has rows of its own.
+            let out = unsafe { self.out.slice(at..at + rows) };
+            silu_mul_row(s, &gate[..rows], &up[..rows], out);
+        }
     }
 }
 
@@ -113,14 +187,19 @@ impl Part<'_> {
     fn units(&self) -> usize {
         self.matrix.groups().div_ceil(self.groups)
     }
+
+    /// The groups of piece `unit`.
+    fn range(&self, unit: usize) -> Range<usize> {
+        let first = unit * self.groups;
+        first..(first + self.groups).min(self.matrix.groups())
+    }
 }
 
 /// The matrix and the groups of piece `unit`.
-fn find<'p, 'a>(parts: &'p [Part<'a>], mut unit: usize) -> Option<(&'p Part<'a>, std::ops::Range<usize>)> {
+fn find<'p, 'a>(parts: &'p [Part<'a>], mut unit: usize) -> Option<(&'p Part<'a>, Range<usize>)> {
     for part in parts {
         if unit < part.units() {
-            let first = unit * part.groups;
-            return Some((part, first..(first + part.groups).min(part.matrix.groups())));
+            return Some((part, part.range(unit)));
         }
         unit -= part.units();
     }

@@ -3,6 +3,7 @@
 use super::acts::{Activations, BlockActs, Forms, SuperActs, quantise_blocks, quantise_super};
 use super::format::{SPAN, SUPER};
 use crate::error::Result;
+use crate::kernels::norm::rms_norm_row;
 use crate::kernels::simd::{Op, Simd, dispatch};
 use crate::kernels::{Compute, DisjointMut};
 
@@ -13,15 +14,32 @@ pub(crate) trait RowSource: Sync {
 }
 
 /// Rows as they are.
-pub(crate) struct Plain<'a> {
+pub(crate) struct Copied<'a> {
     /// The rows, one after the other.
     pub(crate) values: &'a [f32],
 }
 
-impl RowSource for Plain<'_> {
+impl RowSource for Copied<'_> {
     #[inline(always)]
     fn row<S: Simd>(&self, _: S, row: usize, out: &mut [f32]) {
         out.copy_from_slice(&self.values[row * out.len()..][..out.len()]);
+    }
+}
+
+/// Rows divided by their root mean square.
+pub(crate) struct Norm<'a> {
+    /// The rows, one after the other.
+    pub(crate) values: &'a [f32],
+    /// One for each value of a row.
+    pub(crate) weight: &'a [f32],
+    /// Added to the mean square.
+    pub(crate) eps: f32,
+}
+
+impl RowSource for Norm<'_> {
+    #[inline(always)]
+    fn row<S: Simd>(&self, s: S, row: usize, out: &mut [f32]) {
+        rms_norm_row(s, &self.values[row * out.len()..][..out.len()], self.weight, self.eps, out);
     }
 }
 

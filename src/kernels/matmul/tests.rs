@@ -80,7 +80,7 @@ fn matrices(compute: &Compute, kind: GgmlType, rows: usize, k: usize, bytes: &[u
 fn multiply(compute: &Compute, matrix: &Matrix, values: &[f32], tokens: usize) -> Vec<f32> {
     let mut acts = Activations::default();
     let forms = Forms::default().with(matrix.family());
-    compute.quantise(&Plain { values }, tokens, matrix.k(), forms, &mut acts).unwrap();
+    compute.quantise(&Copied { values }, tokens, matrix.k(), forms, &mut acts).unwrap();
     let mut out = vec![f32::NAN; tokens * matrix.rows()];
     compute.matmul(&[matrix], &acts, Then::Store, &mut out).unwrap();
     out
@@ -215,7 +215,7 @@ fn outputs_stand_side_by_side_and_add_up() {
     let values = random_values(&mut random, 3 * k);
     let forms = stack.iter().fold(Forms::default(), |forms, matrix| forms.with(matrix.family()));
     let mut acts = Activations::default();
-    compute.quantise(&Plain { values: &values }, 3, k, forms, &mut acts).unwrap();
+    compute.quantise(&Copied { values: &values }, 3, k, forms, &mut acts).unwrap();
     let mut out = vec![1.0; 3 * 58];
     compute.matmul(&stack, &acts, Then::Add, &mut out).unwrap();
     let mut column = 0;
@@ -266,6 +266,6 @@ fn a_block_of_zeros_has_no_scale() {
     let compute = Compute::new(1, Isa::Scalar).unwrap();
     let mut acts = Activations::default();
     let forms = Forms::default().with(Family::Super);
-    compute.quantise(&Plain { values: &[0.0; 256] }, 1, 256, forms, &mut acts).unwrap();
+    compute.quantise(&Copied { values: &[0.0; 256] }, 1, 256, forms, &mut acts).unwrap();
     assert!(matches!(acts.supers[..], [SuperActs { d: 0.0, .. }]) && acts.supers[0].q == [0; 256]);
 }

@@ -20,6 +20,9 @@ pub(super) trait Dots: Copy {
     type Dot: Copy;
     /// Sums of one register, for weights of 8 bits.
     type Wide: Copy;
+    /// Of `Simd`, as the next.
+    const WIDE_SUMS: usize;
+    const WIDE_LIMIT: usize;
     fn limit(bits: usize) -> usize;
     fn zero() -> Self::Dot;
     fn dot(acc: Self::Dot, w: __m256i, a: __m256i) -> Self::Dot;
@@ -127,6 +130,10 @@ impl Dots for Maddubs {
     /// The sums of the low and of the high four bits.
     type Wide = (__m256i, __m256i);
 
+    const WIDE_SUMS: usize = 2;
+    /// Two products of at most 15 * 127 per call must stay below 2^15.
+    const WIDE_LIMIT: usize = 8;
+
     #[inline(always)]
     fn limit(bits: usize) -> usize {
         // Two products of at most (2^bits - 1) * 127 per call must stay below 2^15.
@@ -191,6 +198,9 @@ macro_rules! vnni {
         impl Dots for $name {
             type Dot = __m256i;
             type Wide = __m256i;
+
+            const WIDE_SUMS: usize = 6;
+            const WIDE_LIMIT: usize = usize::MAX;
 
             #[inline(always)]
             fn limit(_: usize) -> usize {
@@ -269,6 +279,9 @@ impl<D: Dots> Simd for Ymm<D> {
     type Wide = [D::Wide; 2];
 
     const REGISTERS: usize = 8;
+    const SUMS: usize = 6;
+    const WIDE_SUMS: usize = D::WIDE_SUMS;
+    const WIDE_LIMIT: usize = D::WIDE_LIMIT;
 
     #[inline(always)]
     fn dot_limit(bits: usize) -> usize {
@@ -414,6 +427,11 @@ impl<D: Dots> Simd for Ymm<D> {
             let pick = |at, x, y| _mm256_blendv_ps(y, x, _mm256_castsi256_ps(_mm256_cmpgt_epi32(n, at)));
             [pick(low, x[0], y[0]), pick(high, x[1], y[1])]
         })
+    }
+    #[inline(always)]
+    fn unless_below(self, x: Self::F, limit: Self::F, y: Self::F) -> Self::F {
+        let one = |x, limit, y| safe!(_mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, limit), y));
+        [one(x[0], limit[0], y[0]), one(x[1], limit[1], y[1])]
     }
     #[inline(always)]
     fn sum(self, a: Self::F) -> f32 {

@@ -59,6 +59,9 @@ impl Simd for Avx512 {
     type Wide = __m512i;
 
     const REGISTERS: usize = 32;
+    const SUMS: usize = 24;
+    const WIDE_SUMS: usize = 24;
+    const WIDE_LIMIT: usize = usize::MAX;
 
     #[inline(always)]
     fn dot_limit(_: usize) -> usize {
@@ -164,6 +167,10 @@ impl Simd for Avx512 {
     fn first(self, n: usize, x: __m512, y: __m512) -> __m512 {
         let mask = if n >= LANES { u16::MAX } else { (1u16 << n) - 1 };
         safe!(_mm512_mask_mov_ps(y, mask, x))
+    }
+    #[inline(always)]
+    fn unless_below(self, x: __m512, limit: __m512, y: __m512) -> __m512 {
+        safe!(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), y))
     }
     #[inline(always)]
     fn sum(self, a: __m512) -> f32 {

@@ -9,10 +9,12 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod scalar;
+mod slices;
 #[cfg(test)]
 mod tests;
 mod tier;
 
+pub(crate) use slices::{load_some, store_some};
 pub(crate) use tier::{Op, Tier, dispatch};
 
 /// Lanes of a vector of numbers.
@@ -39,6 +41,12 @@ pub(crate) trait Simd: Copy {
 
     /// Vectors that fit into registers.
     const REGISTERS: usize;
+    /// Vectors of sums that stay in registers beside the operands that are added to them.
+    const SUMS: usize;
+    /// The same for [`Simd::Wide`].
+    const WIDE_SUMS: usize;
+    /// Calls of [`Simd::wide_dot`] that may be summed before [`Simd::wide_sum`] or [`Simd::wide_drain`]: at least 8.
+    const WIDE_LIMIT: usize;
 
     /// Calls of [`Simd::dot`] with weights of `bits` bits (4, 5 or 6) that may be summed before [`Simd::drain`].
     fn dot_limit(bits: usize) -> usize;
@@ -122,6 +130,8 @@ pub(crate) trait Simd: Copy {
     fn pow2(self, n: Self::I) -> Self::F;
     /// `x` in the lanes before `n`, `y` in the others.
     fn first(self, n: usize, x: Self::F, y: Self::F) -> Self::F;
+    /// Zero in the lanes where `x` is less than `limit`, `y` in the others; so `y` where either is not a number.
+    fn unless_below(self, x: Self::F, limit: Self::F, y: Self::F) -> Self::F;
     /// Sum of the lanes: halves added to each other, 8, 4, 2, 1.
     fn sum(self, a: Self::F) -> f32;
     /// Greatest lane, by [`Simd::max`] of halves.
@@ -178,7 +188,7 @@ pub(crate) trait Simd: Copy {
     fn dot_sum(self, acc: Self::Dot) -> Self::I;
     /// No sum yet.
     fn wide_zero(self) -> Self::Wide;
-    /// Adds the four products of each lane: bytes times i8. At most 8 calls before the sums are taken.
+    /// Adds the four products of each lane: bytes times i8. See [`Simd::WIDE_LIMIT`].
     fn wide_dot(self, acc: Self::Wide, w: Self::B, a: Self::A) -> Self::Wide;
     /// `total + acc * scale`.
     fn wide_drain(self, total: Self::I, acc: Self::Wide, scale: Self::I) -> Self::I;

@@ -49,6 +49,9 @@ impl Simd for Scalar {
     type Wide = I;
 
     const REGISTERS: usize = 8;
+    const SUMS: usize = 6;
+    const WIDE_SUMS: usize = 6;
+    const WIDE_LIMIT: usize = usize::MAX;
 
     fn dot_limit(_: usize) -> usize {
         usize::MAX
@@ -164,6 +167,9 @@ impl Simd for Scalar {
         from_fn(|i| if i < n { x[i] } else { y[i] })
     }
     #[inline(never)]
+    fn unless_below(self, x: F, limit: F, y: F) -> F {
+        from_fn(|i| if x[i] < limit[i] { 0.0 } else { y[i] })
+    }
     fn sum(self, a: F) -> f32 {
         fold(a, |x, y| x + y)
     }

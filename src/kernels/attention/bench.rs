@@ -1,0 +1,101 @@
+//! How fast attention is, on one thread: `cargo test --lib attention::bench -- --ignored --nocapture`.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::super::rope::{Factors, Pairs, Rope, Stretch};
+use super::*;
+
+/// Phi-3-mini's heads.
+const HEADS: Heads = Heads { n_head: 32, n_kv_head: 32, head_dim: 96, window: None };
+/// Layers that are passed in turn, so that decoding reads from memory and not from a cache.
+const LAYERS: usize = 8;
+
+/// A batch of `runs` (rows, position), whose caches are filled; and the least seconds that a layer took.
+fn fastest(tier: Tier, heads: Heads, dtype: KvDtype, runs: &[(usize, usize)], rounds: usize) -> f64 {
+    let mut random = StdRng::seed_from_u64(5);
+    let pool = Pool::new(1).unwrap();
+    let stride = (heads.n_head + 2 * heads.n_kv_head) * heads.head_dim;
+    let end = runs.iter().map(|run| run.0 + run.1).max().unwrap();
+    let mut random_rows =
+        |rows: usize| -> Vec<f32> { (0..rows * stride).map(|_| random.random_range(-1.0..1.0)).collect() };
+    let history = random_rows(end);
+    let rows: usize = runs.iter().map(|run| run.0).sum();
+    let batch = random_rows(rows);
+    let (k, v) = (heads.n_head * heads.head_dim, (heads.n_head + heads.n_kv_head) * heads.head_dim);
+    let view = |data| Rows { data, stride, q: 0, k, v };
+    let rope = Rope::new(heads.head_dim, 10_000.0, Pairs::Halves, &Stretch::None, None).unwrap();
+    let mut rotation = rope.rotation();
+    rope.add(&mut rotation, 0..end, Factors::Short);
+    let shape = KvShape { layers: LAYERS, kv_heads: heads.n_kv_head, head_dim: heads.head_dim, dtype };
+    let mut caches: Vec<KvCache> = runs.iter().map(|_| KvCache::new(shape).unwrap()).collect();
+    let all = AttentionPlan::new(heads, &[Run { row: 0, rows: end, position: 0 }], 1).unwrap();
+    for cache in &mut caches {
+        cache.reserve(0, end).unwrap();
+        for layer in 0..LAYERS {
+            all.append(&pool, tier, layer, view(&history), &rotation, &mut [cache]).unwrap();
+        }
+    }
+    let mut row = 0;
+    let mut planned = Vec::new();
+    for &(rows, position) in runs {
+        planned.push(Run { row, rows, position });
+        row += rows;
+    }
+    let plan = AttentionPlan::new(heads, &planned, 1).unwrap();
+    let mut caches: Vec<&mut KvCache> = caches.iter_mut().collect();
+    let mut out = vec![0.0; rows * heads.n_head * heads.head_dim];
+    let mut best = f64::MAX;
+    for _ in 0..rounds {
+        for layer in 0..LAYERS {
+            let start = Instant::now();
+            plan.attend(&pool, tier, layer, view(&batch), &rotation, &caches, &mut out).unwrap();
+            best = best.min(start.elapsed().as_secs_f64());
+            black_box(&out);
+        }
+    }
+    let start = Instant::now();
+    plan.append(&pool, tier, 0, view(&batch), &rotation, &mut caches).unwrap();
+    let append = start.elapsed().as_secs_f64();
+    print!("append {:8.1} us  ", append * 1e6);
+    best
+}
+
+fn kv_bytes(heads: Heads, dtype: KvDtype, positions: usize) -> f64 {
+    let shape = KvShape { layers: 1, kv_heads: heads.n_kv_head, head_dim: heads.head_dim, dtype };
+    shape.bytes(positions).unwrap() as f64
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    let gqa = Heads { n_head: 24, n_kv_head: 8, head_dim: 128, window: None };
+    for tier in Tier::all().into_iter().skip(1) {
+        let name = tier.isa().name();
+        for (what, heads) in [("32 heads of 96", HEADS), ("24/8 heads of 128", gqa)] {
+            for dtype in [KvDtype::F16, KvDtype::Q8] {
+                for rows in [1, 5] {
+                    let time = fastest(tier, heads, dtype, &[(rows, 2048 - rows)], 30);
+                    let speed = kv_bytes(heads, dtype, 2048) / time / 1e9;
+                    println!(
+                        "{name:>12}  decode {rows} at 2048, {what}, {dtype:?}: {:8.1} us {speed:6.1} GB/s",
+                        time * 1e6
+                    );
+                }
+                for (rows, position) in [(512, 0), (2048, 0), (512, 1536)] {
+                    let time = fastest(tier, heads, dtype, &[(rows, position)], 1);
+                    let pairs = rows * position + rows * (rows + 1) / 2;
+                    let flops = 4.0 * (pairs * heads.n_head * heads.head_dim) as f64;
+                    println!(
+                        "{name:>12}  prefill {rows} at {position}, {what}, {dtype:?}: {:8.1} ms {:6.1} GFLOP/s",
+                        time * 1e3,
+                        flops / time / 1e9
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Keys and values of a sequence, in blocks of 64 positions.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::super::{ALIGNMENT, Arena};
+use super::dtype::KvDtype;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Positions of a block: block `b` holds positions `64 b` to `64 b + 63`, whatever the sequence.
+pub(crate) const BLOCK: usize = 64;
+/// Largest head: what the tiles' scratch is planned for.
+const MAX_HEAD: usize = 512;
+
+/// What the blocks of a model are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KvShape {
+    /// Layers, all of which share a block.
+    pub(crate) layers: usize,
+    /// Key and value heads of a layer.
+    pub(crate) kv_heads: usize,
+    /// Elements of a head.
+    pub(crate) head_dim: usize,
+    /// How they are kept.
+    pub(crate) dtype: KvDtype,
+}
+
+/// Where the parts of one head of one layer of a block are: byte offsets, multiples of 64. All of it is zero at first.
+///
+/// F16: keys are `[4 groups of 16 positions][head_dim][16 positions]`, values `[64 positions][width]`, f16.
+/// Q8: keys are `[4 groups][quads][16 positions][4 elements]`, bytes `q + 128`; values `[64 positions][width]`, i8; both have
+/// 64 scales, f32.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    /// Elements of a row of values: `head_dim` in whole vectors. Those beyond `head_dim` are zero.
+    pub(super) width: usize,
+    /// Groups of four elements of a key; elements beyond `head_dim` count as zero.
+    pub(super) quads: usize,
+    pub(super) key_scales: usize,
+    pub(super) values: usize,
+    pub(super) value_scales: usize,
+    pub(super) bytes: usize,
+}
+
+/// The keys and values of 64 positions, in all layers and heads.
+#[derive(Debug)]
+pub(crate) struct KvBlock(Arena);
+
+/// The keys and values of one sequence. A clone shares the blocks until one of the two writes to them.
+#[derive(Debug, Clone)]
+pub(crate) struct KvCache {
+    shape: KvShape,
+    blocks: Vec<Arc<KvBlock>>,
+    len: usize,
+}
+
+impl KvShape {
+    pub(super) fn layout(&self) -> Layout {
+        let width = self.head_dim.next_multiple_of(16);
+        let quads = self.head_dim.div_ceil(4);
+        let scales = BLOCK * size_of::<f32>();
+        let (keys, scales, values) = match self.dtype {
+            KvDtype::F16 => (BLOCK * self.head_dim * 2, 0, BLOCK * width * 2),
+            KvDtype::Q8 => (BLOCK * quads * 4, scales, BLOCK * width),
+        };
+        Layout {
+            width,
+            quads,
+            key_scales: keys,
+            values: keys + scales,
+            value_scales: keys + scales + values,
+            bytes: keys + values + 2 * scales,
+        }
+    }
+
+    /// Bytes of a block of 64 positions; `None` when they do not fit into an address.
+    pub(crate) fn block_bytes(&self) -> Option<usize> {
+        self.layout().bytes.checked_mul(self.kv_heads)?.checked_mul(self.layers)
+    }
+
+    /// Bytes for `positions` positions: whole blocks.
+    pub(crate) fn bytes(&self, positions: usize) -> Option<usize> {
+        self.block_bytes()?.checked_mul(positions.div_ceil(BLOCK))
+    }
+
+    /// The bytes of a head within a block.
+    pub(super) fn head(&self, layer: usize, head: usize) -> Range<usize> {
+        let bytes = self.layout().bytes;
+        let start = (layer * self.kv_heads + head) * bytes;
+        start..start + bytes
+    }
+}
+
+impl KvBlock {
+    fn new(shape: &KvShape) -> Result<Self> {
+        let bytes = shape.block_bytes().unwrap_or(usize::MAX);
+        match Arena::new(bytes) {
+            Ok(memory) => Ok(Self(memory)),
+            Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => Err(Error::new(
+                ErrorKind::OutOfMemory { needed: bytes as u64, available: 0 },
+                format!(
+                    "The system refused {} MiB of memory for the keys and values of {BLOCK} tokens.",
+                    bytes.div_ceil(1 << 20)
+                ),
+                "Use a shorter context, fewer sequences at once, or kv_dtype=\"q8\".",
+            )),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All bytes, to write.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl KvCache {
+    /// An empty cache, which takes no memory yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] for a shape without layers or heads, or with heads of more than 512 elements or of an odd number.
+    pub(crate) fn new(shape: KvShape) -> Result<Self> {
+        if shape.layers == 0
+            || shape.kv_heads == 0
+            || shape.head_dim == 0
+            || shape.head_dim > MAX_HEAD
+            || !shape.head_dim.is_multiple_of(2)
+        {
+            return Err(Error::internal(format!(
+                "Keys and values of {} layers with {} heads of {} elements.",
+                shape.layers, shape.kv_heads, shape.head_dim
+            )));
+        }
+        Ok(Self { shape, blocks: Vec::new(), len: 0 })
+    }
+
+    /// What its blocks are made of.
+    pub(crate) fn shape(&self) -> &KvShape {
+        &self.shape
+    }
+
+    /// Positions that are filled, in all layers.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no position is filled.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Positions for which there is memory.
+    pub(crate) fn capacity(&self) -> usize {
+        self.blocks.len() * BLOCK
+    }
+
+    /// Bytes of its blocks, shared ones included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.0.len()).sum()
+    }
+
+    /// Makes room for positions up to `end`, so that those from `start` on may be written: blocks that another cache shares
+    /// are copied. Call it once per pass, before the first layer; [`KvCache::set_len`] after the last.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfMemory`] when the system refuses; the cache is as useful as before.
+    pub(crate) fn reserve(&mut self, start: usize, end: usize) -> Result<()> {
+        while self.capacity() < end {
+            self.blocks.push(Arc::new(KvBlock::new(&self.shape)?));
+        }
+        for block in self.blocks.iter_mut().take(end.div_ceil(BLOCK)).skip(start / BLOCK) {
+            if Arc::get_mut(block).is_none() {
+                let mut own = KvBlock::new(&self.shape)?;
+                own.0.copy_from_slice(&block.0);
+                *block = Arc::new(own);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that the positions before `len` are filled. More than [`KvCache::capacity`] counts as that.
+    pub(crate) fn set_len(&mut self, len: usize) {
+        self.len = len.min(self.capacity());
+    }
+
+    /// Forgets the positions from `len` on, and gives back the blocks that hold no other.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+        self.blocks.truncate(self.len.div_ceil(BLOCK));
+    }
+
+    /// Forgets all positions and gives back their memory.
+    pub(crate) fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    /// The bytes of one head in block `block`.
+    pub(super) fn head(&self, block: usize, layer: usize, head: usize) -> &[u8] {
+        &self.blocks[block].0[self.shape.head(layer, head)]
+    }
+
+    /// Blocks to write to; an error when one is shared or missing.
+    pub(super) fn blocks_mut(&mut self, range: Range<usize>) -> Result<impl Iterator<Item = &mut KvBlock>> {
+        let blocks = self.blocks.get_mut(range).ok_or_else(|| Error::internal("No room was reserved."))?;
+        if blocks.iter_mut().any(|block| Arc::get_mut(block).is_none()) {
+            return Err(Error::internal("Keys and values would be written to a block that is shared."));
+        }
+        Ok(blocks.iter_mut().filter_map(Arc::get_mut))
+    }
+}
+
+// Heads begin at cache lines.
+const _: () = assert!(BLOCK * 2 % ALIGNMENT == 0 && BLOCK * size_of::<f32>() % ALIGNMENT == 0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(head_dim: usize, dtype: KvDtype) -> KvShape {
+        KvShape { layers: 2, kv_heads: 3, head_dim, dtype }
+    }
+
+    #[test]
+    fn phi_3_takes_what_was_planned() {
+        let phi = |dtype| KvShape { layers: 32, kv_heads: 32, head_dim: 96, dtype };
+        assert_eq!(phi(KvDtype::F16).bytes(64), Some(64 * 393_216));
+        assert_eq!(phi(KvDtype::Q8).bytes(65), Some(2 * 64 * 32 * 32 * 2 * (96 + 4)));
+        let mut cache = KvCache::new(phi(KvDtype::Q8)).unwrap();
+        assert_eq!((cache.bytes(), cache.capacity(), cache.is_empty()), (0, 0, true));
+        cache.reserve(0, 65).unwrap();
+        assert_eq!(Some(cache.bytes()), cache.shape().bytes(65));
+        assert_eq!(cache.capacity(), 128);
+    }
+
+    #[test]
+    fn parts_are_lines_apart() {
+        for head_dim in (2..=512).step_by(2) {
+            for dtype in [KvDtype::F16, KvDtype::Q8] {
+                let layout = shape(head_dim, dtype).layout();
+                for offset in [layout.key_scales, layout.values, layout.value_scales, layout.bytes] {
+                    assert_eq!(offset % ALIGNMENT, 0);
+                }
+                assert!(layout.width >= head_dim && 4 * layout.quads >= head_dim);
+                assert!(4 * layout.quads <= layout.width);
+            }
+        }
+    }
+
+    #[test]
+    fn memory_grows_and_shrinks_with_the_sequence() {
+        let mut cache = KvCache::new(shape(8, KvDtype::F16)).unwrap();
+        cache.reserve(0, 64).unwrap();
+        cache.set_len(64);
+        cache.reserve(64, 65).unwrap();
+        cache.set_len(65);
+        assert_eq!((cache.len(), cache.capacity()), (65, 128));
+        cache.truncate(64);
+        assert_eq!((cache.len(), cache.capacity()), (64, 64));
+        cache.truncate(100);
+        assert_eq!(cache.len(), 64);
+        cache.clear();
+        assert_eq!((cache.len(), cache.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn shared_blocks_are_copied_before_they_are_written() {
+        let mut one = KvCache::new(shape(8, KvDtype::F16)).unwrap();
+        one.reserve(0, 130).unwrap();
+        one.set_len(130);
+        one.blocks_mut(0..3).unwrap().for_each(|block| block.bytes_mut().fill(1));
+        let mut two = one.clone();
+        assert!(two.blocks_mut(2..3).is_err(), "not before a reserve");
+        two.reserve(130, 131).unwrap();
+        two.blocks_mut(2..3).unwrap().for_each(|block| block.bytes_mut()[0] = 2);
+        assert_eq!((one.blocks[2].0[0], two.blocks[2].0[0], two.blocks[2].0[1]), (1, 2, 1));
+        assert!(Arc::ptr_eq(&one.blocks[1], &two.blocks[1]));
+        assert!(two.blocks_mut(3..4).is_err(), "there is no such block");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for head_dim in [0, 7, 514] {
+            assert!(KvCache::new(shape(head_dim, KvDtype::F16)).is_err());
+        }
+        let mut huge =
+            KvCache::new(KvShape { layers: 1 << 40, kv_heads: 1 << 20, head_dim: 64, dtype: KvDtype::F16 })
+                .unwrap();
+        let error = huge.reserve(0, 1).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::OutOfMemory { .. }));
+    }
+}
