@@ -25,14 +25,19 @@ LIMIT_S = 2.0
 HANG_S = 30.0
 LIMIT_BYTES = 256 << 20
 MALFORMED = [kind for kind in KINDS if kind.expected != LOADS]
+TRIALS = [(kind, "candle") for kind in KINDS] + [
+    (kind, "native") for kind in KINDS if kind.native is not None
+]
 
-failures: dict[str, str] = {}
-tried: set[str] = set()
+Trial = tuple[Kind, str]
+
+failures: set[Trial] = set()
+tried: set[Trial] = set()
 
 
-def run(path: Path, *options: str) -> dict[str, Any]:
+def run(path: Path, backend: str = "candle", *options: str) -> dict[str, Any]:
     """What the child says of a file, or how it died."""
-    command = [sys.executable, str(CHILD), str(path), *options]
+    command = [sys.executable, str(CHILD), str(path), backend, *options]
     try:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
@@ -46,11 +51,12 @@ def run(path: Path, *options: str) -> dict[str, Any]:
     return {"stderr": done.stderr, **json.loads(done.stdout)}
 
 
-def _try(kind: Kind, folder: Path) -> dict[str, Any]:
-    path = folder / f"{KINDS.index(kind):03}.gguf"
+def _try(trial: Trial, folder: Path) -> dict[str, Any]:
+    kind, backend = trial
+    path = folder / f"{TRIALS.index(trial):03}.gguf"
     kind.write(path)
     try:
-        return run(path, *(["generate"] if kind.generates else []))
+        return run(path, backend, *(["generate"] if kind.generates else []))
     finally:
         path.unlink()
 
@@ -75,21 +81,25 @@ def fault(expected: str, result: dict[str, Any]) -> str | None:
 @pytest.fixture(scope="module")
 def results(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Any]]]:
-    """One future for each kind that was selected; a few children run at a time."""
+) -> Iterator[dict[Trial, Future[Any]]]:
+    """One future for each trial that was selected; a few children run at a time."""
     folder = tmp_path_factory.mktemp("hostile")
-    wanted = {item.callspec.params["kind"].name for item in request.session.items if hasattr(item, "callspec")
-              and isinstance(item.callspec.params.get("kind"), Kind)}  # fmt: skip
+    selected = [
+        item.callspec.params.get("trial") for item in request.session.items if hasattr(item, "callspec")
+    ]
+    wanted = {trial for trial in TRIALS if trial in selected}
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2)) as pool:
-        yield {kind.name: pool.submit(_try, kind, folder) for kind in KINDS if kind.name in wanted}
+        yield {trial: pool.submit(_try, trial, folder) for trial in TRIALS if trial in wanted}
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_kind(kind: Kind, results: dict[str, Future[Any]]) -> None:
-    reason = fault(kind.expected, results[kind.name].result())
-    tried.add(kind.name)
+@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: f"{trial[1]}: {trial[0].name}")
+def test_kind(trial: Trial, results: dict[Trial, Future[Any]]) -> None:
+    kind, backend = trial
+    expected = kind.expected if backend == "candle" else str(kind.native)
+    reason = fault(expected, results[trial].result())
+    tried.add(trial)
     if reason is not None:
-        failures[kind.name] = reason
+        failures.add(trial)
         pytest.fail(reason)
 
 
@@ -135,8 +145,8 @@ def test_count(capsys: pytest.CaptureFixture[str]) -> None:
     """Runs last, and states how much was tried."""
     assert len({kind.name for kind in KINDS}) == len(KINDS), "two rows have one name"
     assert len(MALFORMED) >= 120
-    malformed = [kind for kind in MALFORMED if kind.name in tried]
-    failed = [kind for kind in malformed if kind.name in failures]
+    malformed = {kind.name for kind, _ in tried if kind in MALFORMED}
+    failed = {kind.name for kind, _ in failures if kind in MALFORMED}
     with capsys.disabled():
         print(f"\nhostile files: {len(malformed)} kinds, {len(failed)} failures")
 

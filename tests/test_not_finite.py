@@ -65,7 +65,9 @@ def test_matrices(dtype: str, tmp_path: Path) -> None:
                 poison(sound, name, dtype, at, bits, row)
                 sound.write(path)
                 sound.tensor(name).data = data
-                silent += [(name, row, at, value, mode) for mode in ("repack", "mmap") if not refuses(path, mode)]
+                silent += [
+                    (name, row, at, value, mode) for mode in ("repack", "mmap") if not refuses(path, mode)
+                ]
     assert not silent
 
 
