@@ -171,8 +171,7 @@ impl Writer {
             GgmlType::F32 => (0..count).flat_map(|_| (self.numbers.unit() * spread).to_le_bytes()).collect(),
             GgmlType::F16 => (0..count).flat_map(|_| half(self.numbers.unit() * spread)).collect(),
             GgmlType::BF16 => (0..count)
-                .flat_map(|_| ((self.numbers.unit() * spread).to_bits() >> 16) as u16)
-                .flat_map(u16::to_le_bytes)
+                .flat_map(|_| (((self.numbers.unit() * spread).to_bits() >> 16) as u16).to_le_bytes())
                 .collect(),
             _ => self.blocks(kind, count / kind.block_size(), spread),
         };
