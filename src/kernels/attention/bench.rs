@@ -13,6 +13,8 @@ use super::*;
 
 /// Phi-3-mini's heads.
 const HEADS: Heads = Heads { n_head: 32, n_kv_head: 32, head_dim: 96, window: None };
+/// Phi-4-mini's.
+const GROUPED: Heads = Heads { n_head: 24, n_kv_head: 8, head_dim: 128, window: None };
 /// Layers that are passed in turn, so that decoding reads from memory and not from a cache.
 const LAYERS: usize = 8;
 
@@ -121,11 +123,20 @@ fn kv_bytes(heads: Heads, dtype: KvDtype, positions: usize) -> f64 {
     shape.bytes(positions).unwrap() as f64
 }
 
+/// The tiers to measure: those that `PHICANDLE_ISA` names, or all but the scalar one.
+fn tiers() -> Vec<Tier> {
+    let forced = std::env::var("PHICANDLE_ISA").ok();
+    let wanted =
+        |tier: &Tier| forced.as_deref().map_or(*tier != Tier::SCALAR, |name| tier.isa().name() == name);
+    Tier::all().into_iter().filter(wanted).collect()
+}
+
+const SHAPES: [(&str, Heads); 2] = [("32 heads of 96", HEADS), ("24/8 heads of 128", GROUPED)];
+
 #[test]
 #[ignore = "a measurement"]
-fn speed() {
-    let gqa = Heads { n_head: 24, n_kv_head: 8, head_dim: 128, window: None };
-    for tier in Tier::all().into_iter().skip(1) {
+fn decode() {
+    for tier in tiers() {
         let name = tier.isa().name();
         println!(
             "{name:>12}  read: {:.1} GB/s from memory, {:.1} GB/s from the L2 cache",
@@ -133,8 +144,8 @@ fn speed() {
             read_speed(tier, 768 << 10, 300) / 1e9
         );
         for dtype in [KvDtype::F16, KvDtype::Q8] {
+            // One layer of one head is passed often enough to stay in the cache.
             let heads = Heads { n_head: 1, n_kv_head: 1, ..HEADS };
-            // One layer is passed often enough to stay in the cache.
             let time = fastest(tier, heads, dtype, 1, &[(1, 1800)], 300);
             let speed = kv_bytes(heads, dtype, 1800) / time / 1e9;
             println!(
@@ -142,18 +153,30 @@ fn speed() {
                 time * 1e6
             );
         }
-        for (what, heads) in [("32 heads of 96", HEADS), ("24/8 heads of 128", gqa)] {
+        for (what, heads) in SHAPES {
             for dtype in [KvDtype::F16, KvDtype::Q8] {
                 for rows in [1, 5] {
-                    let time = fastest(tier, heads, dtype, LAYERS, &[(rows, 2048 - rows)], 30);
+                    let time = fastest(tier, heads, dtype, LAYERS, &[(rows, 2048 - rows)], 40);
                     let speed = kv_bytes(heads, dtype, 2048) / time / 1e9;
                     println!(
                         "{name:>12}  decode {rows} at 2048, {what}, {dtype:?}: {:8.1} us {speed:6.1} GB/s",
                         time * 1e6
                     );
                 }
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn prefill() {
+    for tier in tiers() {
+        let name = tier.isa().name();
+        for (what, heads) in SHAPES {
+            for dtype in [KvDtype::F16, KvDtype::Q8] {
                 for (rows, position) in [(512, 0), (2048, 0), (512, 1536)] {
-                    let time = fastest(tier, heads, dtype, LAYERS, &[(rows, position)], 1);
+                    let time = fastest(tier, heads, dtype, 2, &[(rows, position)], 3);
                     let pairs = rows * position + rows * (rows + 1) / 2;
                     let flops = 4.0 * (pairs * heads.n_head * heads.head_dim) as f64;
                     println!(
