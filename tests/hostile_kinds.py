@@ -554,9 +554,7 @@ def _kinds() -> list[Kind]:
     kinds = [Kind(name, CORRUPT, damage) for name, damage in (CONTAINER | MODEL | VOCABULARY).items()]
     kinds += [Kind(f"llama: {name}", CORRUPT, damage, arch="llama") for name, damage in LLAMA.items()]
     kinds += [Kind(name, UNSUPPORTED, damage) for name, damage in OTHER_MODELS.items()]
-    kinds += [
-        Kind(name, UNSUPPORTED, damage, candle=True, generates=True) for name, damage in CANDLE.items()
-    ]
+    kinds += [Kind(name, UNSUPPORTED, damage, candle=True, generates=True) for name, damage in CANDLE.items()]
     for expected, rows in (
         (CORRUPT, BROKEN_MERGES),
         (TOKENIZER, POOR_TOKENIZER),

@@ -82,9 +82,7 @@ def results(
     calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     wanted = [(call["kind"], call["backend"]) for call in calls if isinstance(call.get("kind"), Kind)]
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2)) as pool:
-        yield {
-            (kind.name, backend): pool.submit(_try, kind, backend, folder) for kind, backend in wanted
-        }
+        yield {(kind.name, backend): pool.submit(_try, kind, backend, folder) for kind, backend in wanted}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

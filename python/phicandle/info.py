@@ -27,7 +27,7 @@ class MemoryPlan(_Facts):
         mapped_bytes: Weights that stay in the file, in pages which the system shares between processes and takes
             back when it must. Not part of the total.
         kv_bytes: Keys and values of `context_length` tokens, which all answers share.
-        scratch_bytes: Working memory of the widest pass, and of each thread.
+        scratch_bytes: Working memory of the widest pass and of each thread, and the tokenizer.
         total_bytes: Weights, keys and values, and scratch.
         available_bytes: What this process may still take now, or `memory=` where that is less.
         context_length: Tokens of context that the plan is for.

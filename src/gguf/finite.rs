@@ -3,6 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::dtype::GgmlType;
+use super::file::GgufFile;
+use super::tensor::TensorInfo;
+use crate::error::Error;
 
 /// The index of the first block of `bytes` whose value (plain floats) or scale (quantised types) is infinite or NaN.
 /// `None` when all are finite, and for types that are not weights. One such scale makes every later token NaN.
@@ -28,6 +31,17 @@ pub fn check_finite(kind: GgmlType, bytes: &[u8]) -> Option<usize> {
         Q8_K => first::<292>(bytes, |&[a, b, c, d, ..]| single([a, b, c, d])),
         _ => None,
     }
+}
+
+/// The error of weights that are not numbers: they would turn every answer into noise without a word. `block` is what
+/// [`check_finite`] found.
+pub fn not_finite(file: &GgufFile, tensor: &TensorInfo, block: usize) -> Error {
+    let TensorInfo { name, offset, .. } = tensor;
+    Error::corrupt(
+        name,
+        Some(file.header().data_offset + offset),
+        format!("The tensor {name} of {} holds a value that is not finite, in block {block}.", file.name()),
+    )
 }
 
 /// The first block that is not `finite`; bytes after the last whole block are not looked at.

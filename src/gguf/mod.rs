@@ -32,7 +32,7 @@ mod vocabulary;
 
 pub use dtype::GgmlType;
 pub use file::GgufFile;
-pub use finite::check_finite;
+pub use finite::{check_finite, not_finite};
 pub use header::Header;
 pub use metadata::Metadata;
 pub use plan::{Architecture, ModelPlan};

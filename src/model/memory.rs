@@ -12,9 +12,9 @@ pub struct MemoryPlan {
     /// Weights that stay in the file, in pages which the system shares between processes and takes back when it must. Not
     /// part of the total.
     pub mapped_bytes: u64,
-    /// Keys and values of one sequence at the full context.
+    /// Keys and values of `context_length` tokens.
     pub kv_bytes: u64,
-    /// Activations of the widest pass.
+    /// Activations of the widest pass, each thread's own memory, the tokenizer.
     pub scratch_bytes: u64,
     /// Bytes that the model may take: free memory, or what is left of the container's limit or the caller's.
     pub available_bytes: u64,

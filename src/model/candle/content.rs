@@ -66,20 +66,11 @@ fn metadata(plan: &ModelPlan, context_length: usize) -> Result<HashMap<String, V
     Ok(metadata)
 }
 
-/// Refuses weights that are not numbers: they would turn every answer into noise without a word.
+/// Refuses weights that are not numbers.
 pub(super) fn check_weights(file: &GgufFile) -> Result<()> {
     for tensor in &file.header().tensors {
         if let Some(block) = gguf::check_finite(tensor.kind, file.tensor_bytes(tensor)?) {
-            let message = format!(
-                "The tensor {} of {} holds a value that is not finite, in block {block}.",
-                tensor.name,
-                file.name()
-            );
-            return Err(Error::corrupt(
-                &tensor.name,
-                Some(file.header().data_offset + tensor.offset),
-                message,
-            ));
+            return Err(gguf::not_finite(file, tensor, block));
         }
     }
     Ok(())

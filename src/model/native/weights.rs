@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
-use crate::gguf::{Architecture, GgmlType, GgufFile, ModelPlan, TensorInfo};
+use crate::gguf::{Architecture, GgmlType, GgufFile, ModelPlan, TensorInfo, check_finite, not_finite};
 use crate::kernels::{Arena, Compute, Matrix, Memory};
 use crate::model::MemoryMode;
 
@@ -118,6 +119,8 @@ pub(super) fn load(
 }
 
 const EMBEDDING: &str = "token_embd.weight";
+/// Blocks of a tensor that a thread looks at before it takes the next ones.
+const CHECKED_BLOCKS: usize = 4096;
 
 fn qkv_names(architecture: Architecture) -> &'static [&'static str] {
     match architecture {
@@ -183,6 +186,24 @@ impl<'a> Loader<'a> {
         Matrix::new(part.tensor.kind, part.rows.len(), part.k, false, Arc::clone(bytes), range)
     }
 
+    /// Refuses a tensor with values that are not finite. Where weights are copied they are all looked at; where they stay in the
+    /// file, which is there at once, a fault shows in the logits.
+    fn check(&self, tensor: &TensorInfo, compute: &Compute) -> Result<()> {
+        let bytes = self.file.tensor_bytes(tensor)?;
+        let piece = tensor.kind.type_size() * CHECKED_BLOCKS;
+        let fault = AtomicUsize::new(usize::MAX);
+        compute.pool.for_each(bytes.len().div_ceil(piece), &|unit, _| {
+            let end = bytes.len().min((unit + 1) * piece);
+            if let Some(block) = check_finite(tensor.kind, &bytes[unit * piece..end]) {
+                fault.fetch_min(unit * CHECKED_BLOCKS + block, Ordering::Relaxed);
+            }
+        })?;
+        match fault.into_inner() {
+            usize::MAX => Ok(()),
+            block => Err(not_finite(self.file, tensor, block)),
+        }
+    }
+
     /// Lays all parts out in one arena, and gives the pages of each back when it is done.
     fn packed(
         &self,
@@ -200,10 +221,14 @@ impl<'a> Loader<'a> {
             size = end;
         }
         let mut arena = Arena::new(size)?;
+        self.check(self.tensor(EMBEDDING)?, compute)?;
         for (part, range) in parts.iter().zip(&ranges) {
             let source = self.file.tensor_bytes(part.tensor)?;
             let source = source.get(part.range()).ok_or_else(|| Error::internal("A tensor is too short."))?;
             self.file.populate(source);
+            if part.rows.start == 0 {
+                self.check(part.tensor, compute)?;
+            }
             let to = &mut arena[range.clone()];
             Matrix::pack(compute, part.tensor.kind, part.k, source, to)?;
             self.file.release(source);
@@ -220,9 +245,12 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// The values of a tensor of plain floats.
+/// The values of a tensor of plain floats, all of them finite.
 pub(super) fn vector(file: &GgufFile, tensor: &TensorInfo) -> Result<Vec<f32>> {
     let bytes = file.tensor_bytes(tensor)?;
+    if let Some(block) = check_finite(tensor.kind, bytes) {
+        return Err(not_finite(file, tensor, block));
+    }
     match tensor.kind {
         GgmlType::F32 => Ok(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()),
         GgmlType::F16 => {
