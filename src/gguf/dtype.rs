@@ -139,7 +139,7 @@ impl fmt::Display for GgmlType {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(kernels_alone)))]
 mod tests {
     use super::*;
 

@@ -55,6 +55,15 @@ pub(crate) fn dispatch<O: Op>(tier: Tier, op: O) -> O::Out {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { super::avx2::run(op) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::I8mm => unsafe { super::neon::run_i8mm(op) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Dotprod => unsafe { super::neon::run_dotprod(op) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { super::neon::run(op) },
         _ => op.run(scalar::Scalar),
     }
 }
