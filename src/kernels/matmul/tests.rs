@@ -8,13 +8,14 @@ use rand::{Rng, SeedableRng};
 // Where the kernels are built alone there is no Candle to compare with.
 #[cfg(not(kernels_alone))]
 mod candle;
+#[cfg(unix)]
 mod guarded;
 
 use super::acts::SuperActs;
 use super::*;
 use crate::gguf::GgmlType;
 use crate::kernels::simd::Tier;
-use crate::kernels::{Compute, Isa};
+use crate::kernels::{Compute, Isa, Pool};
 
 const KINDS: [GgmlType; 15] = [
     GgmlType::Q4_0,
@@ -70,6 +71,10 @@ fn random_values(random: &mut StdRng, count: usize) -> Vec<f32> {
     (0..count).map(|_| random.random_range(-1f32..1.0).powi(3) * 8.0).collect()
 }
 
+fn with(threads: usize, tier: Tier) -> Compute {
+    Compute { pool: Pool::new(threads).unwrap(), tier }
+}
+
 /// The matrix, as tiles and as the file has it.
 fn matrices(compute: &Compute, kind: GgmlType, rows: usize, k: usize, bytes: &[u8]) -> [Matrix; 2] {
     let size = Matrix::packed_bytes(kind, rows, k).unwrap();
@@ -92,7 +97,7 @@ fn multiply(compute: &Compute, matrix: &Matrix, values: &[f32], tokens: usize) -
 #[test]
 fn every_way_to_compute_gives_the_same_bits() {
     let mut random = StdRng::seed_from_u64(3);
-    let tiers: Vec<Isa> = Tier::all().into_iter().map(Tier::isa).collect();
+    let tiers = Tier::all();
     let scalar = Compute::new(1, Isa::Scalar).unwrap();
     let mut cells = 0;
     for kind in KINDS {
@@ -103,9 +108,9 @@ fn every_way_to_compute_gives_the_same_bits() {
             let values = random_values(&mut random, tokens * k);
             let [tiles, _] = matrices(&scalar, kind, rows, k, &bytes);
             let wanted = multiply(&scalar, &tiles, &values, tokens);
-            for &isa in &tiers {
+            for &tier in &tiers {
                 for threads in [1, 3] {
-                    let compute = Compute::new(threads, isa).unwrap();
+                    let compute = with(threads, tier);
                     for matrix in matrices(&compute, kind, rows, k, &bytes) {
                         for piece in [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 15] {
                             let mut found = Vec::new();
@@ -115,7 +120,7 @@ fn every_way_to_compute_gives_the_same_bits() {
                             let same = wanted.iter().zip(&found).all(|(w, f)| w.to_bits() == f.to_bits());
                             assert!(
                                 same,
-                                "{kind} {rows}x{k} on {isa:?}, {threads} threads, {piece} tokens at a time"
+                                "{kind} {rows}x{k} on {tier:?}, {threads} threads, {piece} tokens at a time"
                             );
                             cells += 1;
                         }
