@@ -139,10 +139,11 @@ impl fmt::Display for GgmlType {
     }
 }
 
-#[cfg(all(test, not(kernels_alone)))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[cfg(not(kernels_alone))]
     #[test]
     fn sizes_agree_with_candle() {
         use candle_core::quantized::GgmlDType as C;
