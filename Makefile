@@ -48,8 +48,8 @@ fuzz: ## Fuzz each target for a short while (SECONDS_EACH=60)
 sanitize: ## The kernels' tests under AddressSanitizer, valgrind and an emulated Arm (TOOL=valgrind for one)
 	$(TASK) sanitize $(TOOL)
 
-bench: ## List the benchmarks, or run one (NAME=sampling)
-	$(TASK) bench $(NAME)
+bench: ## Compare with other engines (ARGS="--quick"); or one criterion benchmark (NAME=sampling, NAME=list)
+	$(TASK) bench $(if $(NAME),--name $(NAME)) $(ARGS)
 
 clean: ## Remove what the targets above have made
 	$(TASK) clean

@@ -62,8 +62,8 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "M
 class Generator:
     """A loaded model that answers prompts.
 
-    One object serves any number of threads and tasks: requests take turns, and the GIL is free while the model
-    computes. A context manager, and pickled as its arguments: unpickling loads the model again.
+    One object serves any number of threads and tasks: their answers are computed together, and the GIL is free while
+    the model computes. A context manager, and pickled as its arguments: unpickling loads the model again.
 
     Args:
         model: A path to a `.gguf` file; a hub id, `owner/name` or `owner/name:Q4_K_M`; "demo" for the small model
@@ -74,10 +74,11 @@ class Generator:
         tokenizer: A `tokenizer.json`, or a `.gguf` whose tokenizer to use; `None` = the model file's own.
         chat_template: A Jinja chat template; `None` = the model file's own.
         device: "auto" (the CPU), "cpu", "cuda", "cuda:0" or "metal".
-        backend: "auto", "candle" or "native".
-        threads: Threads to compute with, 1 to 1024. Candle has one pool for the process, sized by
-            `RAYON_NUM_THREADS`: another number here is only warned about in the log. `None` = one for each core that
-            the process may use.
+        backend: "native" (phicandle's own kernels, on the CPU only), "candle" (candle-transformers' models: the
+            reference, and what runs on other devices), or "auto": native on the CPU, candle elsewhere.
+        threads: Threads to compute with, 1 to 1024; `None` = one for each core that the process may use. Candle has
+            one pool for the process, sized by `RAYON_NUM_THREADS`: another number here is only warned about in the
+            log.
         context_length: Tokens that prompt and answer may hold; `None` = as many as the model and the memory allow.
         kv_dtype: How keys and values are kept: "f16", or "q8" for half the memory and a little less precision. The
             candle backend keeps 32 bits, whatever is asked.
@@ -85,13 +86,16 @@ class Generator:
             file, there at once and shared between processes, "auto" = by the memory available. The candle backend
             copies them, whatever is asked. Or the most memory to plan for, in bytes or as text ("6GB"), with "auto"
             within it; without it, that is what this process may still take.
-        max_batch: Answers written at the same time. This version writes one at a time, whatever is asked.
+        max_batch: Most answers that are computed together. Memory for keys and values is planned for `context_length`
+            tokens in all: requests wait while those before them, with their `max_tokens`, may need it. The candle
+            backend writes one answer at a time, whatever is asked.
         max_queue: Requests that may wait; one more raises `QueueFullError`.
         cache_dir: Folder of downloaded models; `None` = the one that huggingface_hub uses.
         token: Token for the hub; `None` = `HF_TOKEN` or the token file; "" = none. It is part of a pickle.
         offline: Never ask the hub; `None` = as `HF_HUB_OFFLINE` says.
-        progress: Whether a download draws a progress bar, or a callable that is given (file name, bytes so far,
-            bytes in all or `None`) on the calling thread.
+        progress: Whether a download, or the laying out of a large model's weights, draws a progress bar when standard
+            error is a terminal; or a callable that is given (file name, bytes so far, bytes in all or `None`) of
+            downloads, on the calling thread.
         **aliases: Names that other libraries use: `model_path` (`model`); `n_ctx`, `num_ctx`, `max_model_len`
             (`context_length`); `n_threads`, `num_threads` (`threads`); `local_files_only` (`offline`);
             `memory_limit` (`memory`).

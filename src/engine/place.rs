@@ -83,7 +83,8 @@ impl Place {
         let available = available_memory().min(options.memory_limit.unwrap_or(u64::MAX));
         let (mode, memory) = match backend {
             Backend::Native => {
-                let needs = NativeBackend::needs(context, options.kv_dtype, options.threads);
+                let needs =
+                    NativeBackend::needs(context, options.kv_dtype, options.threads, options.max_batch);
                 native::memory(&file.header().tensors, plan, &needs, options.memory, available)
             }
             _ => {

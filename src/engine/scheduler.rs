@@ -57,15 +57,17 @@ impl Scheduler {
         self.slots.iter().flatten().any(|sequence| sequence.interrupted().is_some())
     }
 
-    /// The next pass: the next tokens of every sequence in a slot.
+    /// The next pass: the next tokens of every sequence in a slot. A run's worth of tokens is shared by all of them, so that a
+    /// pass is not longer for many prompts than for one; a sequence for which none is left gets one.
     pub(super) fn plan(&mut self) -> Batch {
-        let run_tokens = self.run_tokens;
+        let mut left = self.run_tokens;
         let runs = self
             .slots
             .iter_mut()
             .enumerate()
             .filter_map(|(slot, sequence)| {
-                let (start, tokens, wants_logits) = sequence.as_mut()?.next_tokens(run_tokens);
+                let (start, tokens, wants_logits) = sequence.as_mut()?.next_tokens(left);
+                left = left.saturating_sub(tokens.len());
                 Some(Run { slot, start, tokens: tokens.to_vec(), wants_logits })
             })
             .collect();

@@ -13,6 +13,7 @@ mod cpus;
 mod disjoint;
 mod exp;
 mod isa;
+mod libm_exp;
 mod limits;
 mod matmul;
 mod norm;
@@ -25,7 +26,8 @@ mod simd;
 mod worker;
 
 pub(crate) use attention::{AttentionPlan, Heads, KvCache, KvShape, Rows, Run};
-pub(crate) use matmul::{Activations, Copied, Forms, Matrix, Memory, Norm, Then, is_weight};
+pub(crate) use libm_exp::exp_below;
+pub(crate) use matmul::{Activations, Copied, Forms, Matrix, Memory, Norm, Then, family, is_weight};
 pub(crate) use rope::{Factors, Pairs, Rope, Rotation, Stretch, long_rope_magnitude};
 
 pub use arena::Arena;

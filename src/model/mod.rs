@@ -21,8 +21,8 @@ use crate::error::Result;
 pub struct Limits {
     /// Sequences whose keys and values fit at once.
     pub slots: usize,
-    /// Most tokens of one [`Run`]: long prompts enter in runs of this size, so that a stop request is heard in between.
-    /// Fixed for a model, because another split may round differently.
+    /// Most tokens of one [`Run`]: long prompts enter in runs of this size. All the prompts of a pass share it, and each
+    /// sequence gets a token at least. With one slot a prompt is always cut alike, as another split may round differently.
     pub run_tokens: usize,
     /// Tokens that one sequence may hold, prompt and answer together.
     pub context_length: usize,

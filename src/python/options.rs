@@ -1,12 +1,13 @@
 //! Arguments of a `Generator`, from Python's dict to the core's options.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use crate::engine::{Backend, Engine, LoadOptions, ModelSource};
+use crate::engine::{Backend, Engine, LoadOptions, ModelSource, Progress};
 use crate::error::Result;
-use crate::hub::{CancelFn, Hub, HubOptions, ModelSpec, ProgressFn};
+use crate::hub::{CancelFn, Hub, HubOptions, ModelSpec, ProgressFn, work_bar};
 use crate::model::{Device, KvDtype, MemoryMode, MemoryPlan};
 
 /// `phicandle._phicandle._Options`: types are checked in Python, meanings here and below.
@@ -26,6 +27,7 @@ pub(super) struct Options {
     kv_dtype: String,
     memory: String,
     memory_limit: Option<u64>,
+    max_batch: usize,
     max_queue: usize,
     cache_dir: Option<PathBuf>,
     token: Option<String>,
@@ -85,7 +87,9 @@ impl Options {
             memory,
             memory_limit: self.memory_limit,
             kv_dtype,
+            max_batch: self.max_batch,
             max_queue: self.max_queue,
+            progress: self.bar.then(|| Progress(Arc::new(work_bar("laying out the weights")))),
             ..LoadOptions::new(ModelSource::File(source))
         })
     }

@@ -81,7 +81,10 @@ class Model:
         k, v = self.store(self.rope.turn(k)), self.store(v)
         # A token that looks back at a doubtful one is in doubt itself.
         self.doubtful = np.logical_or.accumulate(self.doubtful)
-        mixed = attention(self.rope.turn(q), k, v, self.window)
+        q = self.rope.turn(q)
+        if self.numerics.kv == "q8":
+            q = self.store(q)
+        mixed = attention(q, k, v, self.window)
         return self.linear(mixed.reshape(len(x), wide), f"{layer}.attn_output")
 
     def feed_forward(self, x: Array, layer: str) -> Array:

@@ -12,11 +12,13 @@ from .blocks import BLOCKS, Array
 #: A number this near to the middle between two integers may be rounded to either. Float32 noise of a value is some
 #: 1e-7 of it, and grows with the layers; the largest value of a block is 127 here.
 NEAR = 5e-5
+#: What float32 may add to a key or a value, next to its own size or that of those beside it.
+NOISE = 2e-7
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """What is rounded: activations to 8 bits before a quantised matrix; keys and values as `kv` says."""
+    """What is rounded: activations to 8 bits before a quantised matrix; keys and values: "exact", "f16", "q8"."""
 
     activations: bool = False
     kv: str = "exact"
@@ -25,7 +27,7 @@ class Numerics:
 EXACT = Numerics()
 #: As phicandle's own kernels do it.
 KERNEL = Numerics(activations=True, kv="f16")
-#: The same with 8-bit keys and values.
+#: The same with 8-bit keys and values, and queries of 8 bits, so that scores are sums of integers.
 KERNEL_Q8 = Numerics(activations=True, kv="q8")
 
 
@@ -61,7 +63,11 @@ def stored(x: Array, kv: str) -> tuple[Array, npt.NDArray[np.bool_]]:
     if kv == "exact":
         return x, np.zeros(len(x), bool)
     if kv == "f16":
-        return x.astype(np.float32).astype(np.float16).astype(np.float64), np.zeros(len(x), bool)
+        halves = x.astype(np.float32).astype(np.float16).astype(np.float64)
+        # Half the distance between neighbours: 11 bits, of which the first is always one.
+        middle = np.exp2(np.floor(np.log2(np.abs(x) + 2.0**-14)) - 11)
+        noise = NOISE * np.maximum(np.abs(x), np.sqrt((x * x).mean((1, 2), keepdims=True)))
+        return halves, (np.abs(np.abs(x - halves) - middle) < noise).any((1, 2))
     rows = x.reshape(-1, x.shape[-1])
     values, doubtful = eight_bits(rows, x.shape[-1])
     return values.reshape(x.shape), doubtful.reshape(len(x), -1).any(1)

@@ -49,8 +49,7 @@ impl Op for Append<'_> {
     fn run<S: Simd>(self, s: S) {
         let layout = self.shape.layout();
         let dim = self.heads.head_dim;
-        let [key, value, rounded] =
-            self.scratch.split([layout.width * 4, layout.width * 4, layout.width * 2]);
+        let [key, value, rounded] = self.scratch.split(scratch(&layout));
         let (key, value) = (view_mut::<f32>(key), view_mut::<f32>(value));
         key[dim..].fill(0.0);
         value[dim..].fill(0.0);
@@ -72,6 +71,11 @@ impl Op for Append<'_> {
     }
 }
 
+/// Bytes of scratch: a key, a value, and one of them rounded.
+pub(super) fn scratch(layout: &Layout) -> [usize; 3] {
+    [layout.width * 4, layout.width * 4, layout.width * 2]
+}
+
 /// Stores a key and a value of whole vectors in half precision.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one call, of the two ways to store")]
@@ -88,11 +92,10 @@ fn halves<S: Simd>(
     let (keys, values) = to.split_at_mut(layout.values);
     let rounded = view_mut::<u16>(rounded);
     half_row(s, key, rounded);
-    let keys = &mut view_mut::<u16>(keys)[place / LANES * LANES * dim..][..LANES * dim];
-    let lane = place % LANES;
+    let keys = &mut view_mut::<u16>(keys)[..dim * BLOCK];
     let mut at = 0;
     while at < dim {
-        keys[at * LANES + lane] = rounded[at];
+        keys[at * BLOCK + place] = rounded[at];
         at += 1;
     }
     half_row(s, value, &mut view_mut::<u16>(values)[place * layout.width..][..layout.width]);
@@ -126,10 +129,9 @@ fn bytes<S: Simd>(
     let (values, value_scales) = values.split_at_mut(layout.value_scales - layout.values);
     let rounded = &mut view_mut::<i8>(rounded)[..layout.width];
     (view_mut::<f32>(key_scales)[place], _) = round(s, key, rounded);
-    let group = place / LANES * layout.quads;
     let mut quad = 0;
     while quad < layout.quads {
-        let to = &mut keys[((group + quad) * LANES + place % LANES) * 4..][..4];
+        let to = &mut keys[(quad * BLOCK + place) * 4..][..4];
         let mut i = 0;
         while i < 4 {
             to[i] = rounded[4 * quad + i].cast_unsigned().wrapping_add(BIAS);

@@ -27,8 +27,8 @@ pub(crate) struct KvShape {
 
 /// Where the parts of one head of one layer of a block are: byte offsets, multiples of 64. All of it is zero at first.
 ///
-/// F16: keys are `[4 groups of 16 positions][head_dim][16 positions]`, values `[64 positions][width]`, f16.
-/// Q8: keys are `[4 groups][quads][16 positions][4 elements]`, bytes `q + 128`; values `[64 positions][width]`, i8; both have
+/// F16: keys are `[head_dim][64 positions]`, values `[64 positions][width]`, f16.
+/// Q8: keys are `[quads][64 positions][4 elements]`, bytes `q + 128`; values `[64 positions][width]`, i8; both have
 /// 64 scales, f32.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
@@ -144,11 +144,6 @@ impl KvCache {
         self.len
     }
 
-    /// Whether no position is filled.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Positions for which there is memory.
     pub(crate) fn capacity(&self) -> usize {
         self.blocks.len() * BLOCK
@@ -210,7 +205,7 @@ impl KvCache {
 }
 
 // Heads begin at cache lines.
-const _: () = assert!(BLOCK * 2 % ALIGNMENT == 0 && BLOCK * size_of::<f32>() % ALIGNMENT == 0);
+const _: () = assert!((BLOCK * 2).is_multiple_of(ALIGNMENT) && (BLOCK * 4).is_multiple_of(ALIGNMENT));
 
 #[cfg(test)]
 mod tests {
@@ -226,7 +221,7 @@ mod tests {
         assert_eq!(phi(KvDtype::F16).bytes(64), Some(64 * 393_216));
         assert_eq!(phi(KvDtype::Q8).bytes(65), Some(2 * 64 * 32 * 32 * 2 * (96 + 4)));
         let mut cache = KvCache::new(phi(KvDtype::Q8)).unwrap();
-        assert_eq!((cache.bytes(), cache.capacity(), cache.is_empty()), (0, 0, true));
+        assert_eq!((cache.bytes(), cache.capacity(), cache.len()), (0, 0, 0));
         cache.reserve(0, 65).unwrap();
         assert_eq!(Some(cache.bytes()), cache.shape().bytes(65));
         assert_eq!(cache.capacity(), 128);

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::super::rope::{Rotation, turn};
 use super::super::simd::{LANES, Op, Simd, Tier, dispatch};
 use super::super::{Scratch, view, view_mut};
-use super::cache::{BLOCK, KvCache, Layout};
+use super::cache::{BLOCK, KvCache, KvShape, Layout};
 use super::dtype::KvDtype;
 use super::product::{GROUPS, ROWS, Scores, Values, Widen};
 use super::quantised::{WideScores, round};
@@ -171,6 +171,30 @@ impl Tile {
     }
 }
 
+/// Bytes of the parts of [`Work`] for a tile of `queries` queries, in their order.
+pub(super) fn scratch(queries: usize, direct: bool, shape: &KvShape, layout: &Layout) -> [usize; 12] {
+    let (dim, width) = (shape.head_dim, layout.width);
+    let q8 = shape.dtype == KvDtype::Q8;
+    // Passes over f32 always have all their rows.
+    let rows = if direct { queries } else { queries.next_multiple_of(ROWS) };
+    let keys = if direct || q8 { 0 } else { BLOCK * dim };
+    let values = if direct { width } else { BLOCK * width };
+    [
+        rows * dim * 4,
+        if q8 { rows * width } else { 0 },
+        rows * 4,
+        rows * 4,
+        rows * 4,
+        rows * 4,
+        rows * LANES * 4,
+        rows * 4,
+        rows * BLOCK * 4,
+        rows * width * 4,
+        keys * 4,
+        values * 4,
+    ]
+}
+
 impl<'s> Work<'s> {
     fn new(
         queries: usize,
@@ -179,26 +203,7 @@ impl<'s> Work<'s> {
         layout: &Layout,
         scratch: &'s mut Scratch,
     ) -> Self {
-        let (dim, width) = (context.heads.head_dim, layout.width);
-        let q8 = context.cache.shape().dtype == KvDtype::Q8;
-        // Passes over f32 always have all their rows.
-        let rows = if direct { queries } else { queries.next_multiple_of(ROWS) };
-        let keys = if direct || q8 { 0 } else { BLOCK * dim };
-        let values = if direct { width } else { BLOCK * width };
-        let parts = scratch.split([
-            rows * dim * 4,
-            if q8 { rows * width } else { 0 },
-            rows * 4,
-            rows * 4,
-            rows * 4,
-            rows * 4,
-            rows * LANES * 4,
-            rows * 4,
-            rows * BLOCK * 4,
-            rows * width * 4,
-            keys * 4,
-            values * 4,
-        ]);
+        let parts = scratch.split(self::scratch(queries, direct, context.cache.shape(), layout));
         let [
             q,
             rounded,
@@ -327,9 +332,8 @@ impl Step<'_> {
         } else {
             let from = &view::<u16>(values)[range.clone()];
             dispatch(tier, Widen { from, to: &mut work.values[range] });
-            let range = first / LANES * LANES * dim..last.next_multiple_of(LANES) * dim;
-            let from = &view::<u16>(self.bytes)[range.clone()];
-            dispatch(tier, Widen { from, to: &mut work.keys[range] });
+            let from = &view::<u16>(self.bytes)[..BLOCK * dim];
+            dispatch(tier, Widen { from, to: &mut work.keys[..BLOCK * dim] });
         }
     }
 
@@ -340,12 +344,12 @@ impl Step<'_> {
         let out = &mut work.weights[pass.from * BLOCK..];
         let tier = self.context.tier;
         if self.direct {
-            let keys = view::<u16>(self.bytes);
-            let ahead = view::<u16>(&self.bytes[self.layout.values..]).as_ptr();
+            let (keys, ahead) = (view::<u16>(self.bytes), self.next.as_ptr().cast());
             for_rows!(tier, pass.to - pass.from, HalfScores { queries, dim, keys, groups, out, ahead });
         } else {
             let keys = &*work.keys;
-            dispatch(tier, Scores::<'_, f32, ROWS> { queries, dim, keys, groups, out, ahead: keys.as_ptr() });
+            let ahead = keys.as_ptr();
+            dispatch(tier, Scores::<'_, f32, ROWS> { queries, dim, keys, groups, out, ahead });
         }
     }
 
@@ -357,7 +361,7 @@ impl Step<'_> {
         let sums = &work.rounded_sums[pass.from..];
         let (keys, key_scales) = (self.bytes, self.floats(self.layout.key_scales));
         let out = &mut work.weights[pass.from * BLOCK..];
-        let ahead = self.bytes[self.layout.values..].as_ptr();
+        let ahead = self.next.as_ptr();
         let rows = if self.direct { pass.to - pass.from } else { ROWS };
         for_rows!(
             self.context.tier,
@@ -373,6 +377,7 @@ impl Step<'_> {
         let sums = &mut work.sums[pass.from * width..];
         let positions = pass.first..pass.last;
         let bytes = &self.bytes[self.layout.values..];
+        let next = self.next[self.layout.values..].as_ptr();
         if !self.direct {
             let values = &*work.values;
             let ahead = values.as_ptr();
@@ -381,11 +386,11 @@ impl Step<'_> {
                 Values::<'_, f32, ROWS> { weights, factors, values, width, positions, sums, ahead },
             );
         } else if q8 {
-            let (values, ahead) = (view::<i8>(bytes), self.next.as_ptr().cast());
+            let (values, ahead) = (view::<i8>(bytes), next.cast());
             let rows = pass.to - pass.from;
             for_rows!(tier, rows, ByteValues { weights, factors, values, width, positions, sums, ahead });
         } else {
-            let (values, ahead) = (view::<u16>(bytes), self.next.as_ptr().cast());
+            let (values, ahead) = (view::<u16>(bytes), next.cast());
             let rows = pass.to - pass.from;
             for_rows!(tier, rows, HalfValues { weights, factors, values, width, positions, sums, ahead });
         }

@@ -1,5 +1,10 @@
 //! Products with types that have one scale for 32 values: an integer sum per block, then one fused multiply-add, or two.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over registers: plain indices with bounds known to the compiler are what it unrolls"
+)]
+
 use super::acts::BlockActs;
 use super::format::{BlockFormat, BlockKind, CHUNK, Dots, SPAN};
 use crate::kernels::simd::{LANES, Simd};

@@ -1,5 +1,10 @@
 //! Products with plain floats: one fused multiply-add per weight, elements in ascending order.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over registers: plain indices with bounds known to the compiler are what it unrolls"
+)]
+
 use super::format::SPAN;
 use crate::kernels::simd::{LANES, Simd};
 

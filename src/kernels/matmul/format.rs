@@ -50,6 +50,11 @@ pub(crate) fn is_weight(kind: GgmlType) -> bool {
     layout(kind).is_some()
 }
 
+/// What the activations for weights of type `kind` must look like; `None` for what is no type of weights.
+pub(crate) fn family(kind: GgmlType) -> Option<Family> {
+    layout(kind).map(|(family, _)| family)
+}
+
 impl Family {
     /// Elements of a row in one tile.
     pub(super) fn tile_k(self) -> usize {

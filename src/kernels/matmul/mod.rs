@@ -19,7 +19,7 @@ mod super_kernel;
 mod tests;
 
 pub(crate) use acts::{Activations, Forms};
-pub(crate) use format::{Family, is_weight};
+pub(crate) use format::{family, is_weight};
 pub(crate) use matrix::{Matrix, Memory};
 pub(crate) use product::Then;
 pub(crate) use source::{Copied, Norm};

@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use super::acts::Activations;
+use super::format::layout;
 use super::matrix::Matrix;
 use super::strip::{self, GROUPS, Strip, WIDTH};
 use crate::error::{Error, Result};
+use crate::gguf::GgmlType;
 use crate::kernels::activation::silu_mul_row;
 use crate::kernels::simd::{Op, Simd, Tier, dispatch};
 use crate::kernels::{Compute, DisjointMut, Scratch, view_mut};
@@ -42,7 +44,7 @@ struct Strips<'a> {
 impl Strips<'_> {
     fn compute(self, tier: Tier) {
         let Self { matrix, acts, groups, out, width, column, then, scratch } = self;
-        let [panels, tiles] = strip::scratch_bytes(matrix);
+        let [panels, tiles] = matrix.strip_scratch();
         let [results, panels, tiles] = scratch.split([acts.rows * WIDTH * 4, panels, tiles]);
         let results = view_mut::<f32>(results);
         for group in groups.step_by(GROUPS) {
@@ -60,6 +62,20 @@ impl Strips<'_> {
                 }
             }
         }
+    }
+}
+
+impl Matrix {
+    /// Bytes of scratch that a thread needs for a product of `rows` rows with a matrix of this kind, in tiles or as a file has
+    /// it, or with two such matrices at once.
+    pub(crate) fn scratch_bytes(kind: GgmlType, k: usize, packed: bool, rows: usize) -> usize {
+        let is_tiled = packed && layout(kind).is_some_and(|(_, tile)| tile.is_some());
+        let strip: usize = strip::scratch_bytes(kind, k, is_tiled).into_iter().sum();
+        2 * rows * WIDTH * 4 + strip
+    }
+
+    fn strip_scratch(&self) -> [usize; 2] {
+        strip::scratch_bytes(self.kind, self.k, self.is_tiled())
     }
 }
 
@@ -116,7 +132,7 @@ impl Compute {
         let part =
             Part { matrix: gate, column: 0, groups: (self.unit_groups(gate) / 2).next_multiple_of(GROUPS) };
         self.pool.for_each(part.units(), &|unit, scratch| {
-            let (scratch_gate, scratch_up) = (strip::scratch_bytes(gate), strip::scratch_bytes(up));
+            let (scratch_gate, scratch_up) = (gate.strip_scratch(), up.strip_scratch());
             let results = acts.rows * WIDTH * 4;
             let [panels, tiles] = [0, 1].map(|i| scratch_gate[i].max(scratch_up[i]));
             let [gates, ups, panels, tiles] = scratch.split([results, results, panels, tiles]);

@@ -24,10 +24,15 @@ const BLOCK_PANELS: usize = 4;
 /// Tiles of floats that are used for all tokens before the next are read, to find them in the first-level cache.
 const FLOAT_TILES: usize = 4;
 
-/// Bytes of scratch that a strip of `matrix` needs.
-pub(super) fn scratch_bytes(matrix: &Matrix) -> [usize; 2] {
-    let tiles =
-        if matrix.is_tiled() { 0 } else { pack::group_bytes(matrix.kind, matrix.k).unwrap_or(0) * GROUPS };
+/// Whether the sums of both groups of a strip stay in registers for several tokens.
+#[inline(always)]
+fn is_wide<S: Simd>() -> bool {
+    S::SUMS >= 8 * GROUPS
+}
+
+/// Bytes of scratch that a strip of a matrix with rows of `k` values needs: panels, and tiles where the matrix has none.
+pub(super) fn scratch_bytes(kind: GgmlType, k: usize, is_tiled: bool) -> [usize; 2] {
+    let tiles = if is_tiled { 0 } else { pack::group_bytes(kind, k).unwrap_or(0) * GROUPS };
     [GROUPS * size_of::<SuperPanel>().max(BLOCK_PANELS * size_of::<BlockPanel>()), tiles]
 }
 
@@ -238,7 +243,7 @@ impl Strip<'_> {
     /// Whether so few tokens are computed that unpacking into panels would not pay.
     #[inline(always)]
     fn is_narrow<S: Simd>(&self) -> bool {
-        self.acts.rows <= if S::REGISTERS >= 32 { 8 } else { 4 }
+        self.acts.rows <= if is_wide::<S>() { 8 } else { 4 }
     }
 
     #[inline(always)]
@@ -268,7 +273,7 @@ impl Strip<'_> {
                         )
                     };
                 }
-                if S::REGISTERS < 32 {
+                if !is_wide::<S>() {
                     pieces!(tokens, at, [2, 1], direct!(at));
                 } else if F::VECTORS > 2 {
                     pieces!(tokens, at, [4, 3, 2, 1], direct!(at));
@@ -301,7 +306,7 @@ impl Strip<'_> {
             unsafe {
                 let acts = self.acts.supers.as_ptr().add(index * tokens);
                 let results = self.results.as_mut_ptr();
-                if S::REGISTERS >= 32 {
+                if is_wide::<S>() {
                     pieces!(
                         tokens,
                         at,
@@ -362,7 +367,7 @@ impl Strip<'_> {
                         )
                     };
                 }
-                if S::REGISTERS < 32 {
+                if !is_wide::<S>() {
                     pieces!(tokens, at, [2, 1], direct!(at));
                 } else {
                     pieces!(tokens, at, [8, 6, 4, 3, 2, 1], direct!(at));
@@ -397,7 +402,7 @@ impl Strip<'_> {
             unsafe {
                 let acts = self.acts.blocks.as_ptr().add(index * tokens);
                 let results = self.results.as_mut_ptr();
-                if S::REGISTERS >= 32 {
+                if is_wide::<S>() {
                     pieces!(
                         tokens,
                         at,
@@ -465,7 +470,7 @@ impl Strip<'_> {
                         )
                     };
                 }
-                if S::REGISTERS >= 32 && groups == GROUPS {
+                if is_wide::<S>() && groups == GROUPS {
                     pieces!(tokens, at, [6, 4, 2, 1], tiles!(2, 0, at));
                 } else {
                     for group in 0..groups {

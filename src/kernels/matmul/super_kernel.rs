@@ -3,6 +3,11 @@
 //! Both ways to get there, straight from a tile for a few tokens and from an unpacked panel for many, make the same sums and
 //! the same float operations in the same order, so a row of results does not depend on how many tokens it was computed with.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over registers: plain indices with bounds known to the compiler are what it unrolls"
+)]
+
 use super::acts::SuperActs;
 use super::format::{CHUNK, Dots, SUPER, Scales, SuperFormat, SuperKind};
 use crate::kernels::simd::{LANES, Simd};

@@ -12,6 +12,7 @@ mod candle;
 mod guarded;
 
 use super::acts::SuperActs;
+use super::format::Family;
 use super::*;
 use crate::gguf::GgmlType;
 use crate::kernels::simd::Tier;

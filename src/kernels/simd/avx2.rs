@@ -278,7 +278,6 @@ impl<D: Dots> Simd for Ymm<D> {
     type Dot = [D::Dot; 2];
     type Wide = [D::Wide; 2];
 
-    const REGISTERS: usize = 8;
     const SUMS: usize = 6;
     const WIDE_SUMS: usize = D::WIDE_SUMS;
     const WIDE_LIMIT: usize = D::WIDE_LIMIT;
@@ -546,5 +545,9 @@ impl<D: Dots> Simd for Ymm<D> {
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
         safe!(_mm_prefetch::<_MM_HINT_T0>(at.cast()))
+    }
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        safe!(_mm_prefetch::<_MM_HINT_T1>(at.cast()))
     }
 }

@@ -58,7 +58,6 @@ impl Simd for Avx512 {
     type Dot = __m512i;
     type Wide = __m512i;
 
-    const REGISTERS: usize = 32;
     const SUMS: usize = 24;
     const WIDE_SUMS: usize = 24;
     const WIDE_LIMIT: usize = usize::MAX;
@@ -291,5 +290,9 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
         safe!(_mm_prefetch::<_MM_HINT_T0>(at.cast()))
+    }
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        safe!(_mm_prefetch::<_MM_HINT_T1>(at.cast()))
     }
 }

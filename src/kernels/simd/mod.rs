@@ -41,8 +41,6 @@ pub(crate) trait Simd: Copy {
     /// The same for bytes of 8 bits.
     type Wide: Copy;
 
-    /// Vectors that fit into registers.
-    const REGISTERS: usize;
     /// Vectors of sums that stay in registers beside the operands that are added to them.
     const SUMS: usize;
     /// The same for [`Simd::Wide`].
@@ -199,4 +197,6 @@ pub(crate) trait Simd: Copy {
 
     /// Asks for the cache line at `at`, which need not exist.
     fn prefetch(self, at: *const u8);
+    /// The same, into the second-level cache, which waits for more lines at once than the first: for what is read once.
+    fn prefetch_far(self, at: *const u8);
 }

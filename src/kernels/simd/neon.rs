@@ -323,7 +323,6 @@ impl<D: Dots> Simd for Quad<D> {
     type Dot = Sums;
     type Wide = D::Wide;
 
-    const REGISTERS: usize = 8;
     const SUMS: usize = 6;
     const WIDE_SUMS: usize = D::WIDE_SUMS;
     const WIDE_LIMIT: usize = usize::MAX;
@@ -606,6 +605,13 @@ impl<D: Dots> Simd for Quad<D> {
         // SAFETY: a hint, which nothing depends on; it never faults.
         unsafe {
             asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags));
+        }
+    }
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        // SAFETY: as above.
+        unsafe {
+            asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(nomem, nostack, preserves_flags));
         }
     }
 }

@@ -48,7 +48,6 @@ impl Simd for Scalar {
     type Dot = I;
     type Wide = I;
 
-    const REGISTERS: usize = 8;
     const SUMS: usize = 6;
     const WIDE_SUMS: usize = 6;
     const WIDE_LIMIT: usize = usize::MAX;
@@ -270,4 +269,5 @@ impl Simd for Scalar {
     }
 
     fn prefetch(self, _: *const u8) {}
+    fn prefetch_far(self, _: *const u8) {}
 }

@@ -150,6 +150,7 @@ impl Op for Everything<'_> {
                 out.push(bytes.map(u32::from).to_vec());
             }
             s.prefetch(std::ptr::null());
+            s.prefetch_far(std::ptr::null());
         }
         out
     }

@@ -89,9 +89,11 @@ impl NativeBackend {
     }
 
     /// What is asked of a model, for [`memory`].
-    pub fn needs(context_length: usize, kv_dtype: KvDtype, threads: Option<usize>) -> Needs {
+    pub fn needs(context_length: usize, kv_dtype: KvDtype, threads: Option<usize>, slots: usize) -> Needs {
         let threads = threads.unwrap_or_else(default_threads);
-        Needs { context_length, kv_dtype, threads, run_tokens: RUN_TOKENS.min(context_length) }
+        // Beside a full run, every other sequence has a token.
+        let rows = (RUN_TOKENS + slots - 1).min(context_length);
+        Needs { context_length, kv_dtype, threads, slots, rows }
     }
 }
 

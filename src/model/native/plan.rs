@@ -1,34 +1,25 @@
-//! What a model costs on this backend, from its header alone. Every size that the kernels choose is a constant or a line here.
+//! What a model costs on this backend, from its header alone. The kernels say how large what they work on is.
 
-use crate::gguf::{ModelPlan, TensorInfo};
+use crate::gguf::{Architecture, ModelPlan, TensorInfo};
+use crate::kernels::{Activations, AttentionPlan, Forms, Heads, KvShape, Matrix, family};
 use crate::model::{KvDtype, MemoryMode, MemoryPlan};
 
-/// Rows of a tile of packed weights; the last tile is filled up with zeros.
-const TILE_ROWS: u64 = 16;
-/// Positions of a block of keys and values: memory for them comes in such blocks.
-const KV_BLOCK: u64 = 64;
-/// Elements that a head is filled up to a multiple of.
-const HEAD_STEP: u64 = 16;
-/// Elements of a block of quantised activations, with one scale and a sum for each 16.
-const ACTIVATION_BLOCK: u64 = 256;
-/// Bytes that go with a block of quantised activations: an f32 scale and 16 sums of 16 bits.
-const ACTIVATION_EXTRA: u64 = 4 + 16 * 2;
-/// Bytes of scratch of a thread: unpacked weights, scores, and what is in work between them.
-const THREAD_SCRATCH: u64 = 1 << 20;
 /// Memory that should be available for packed weights, as a share of their size: 13 / 10.
 const ROOM: (u64, u64) = (13, 10);
 
 /// What is asked of a model, as far as memory depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
-    /// Tokens that a sequence may hold.
+    /// Tokens that all sequences together may hold.
     pub context_length: usize,
     /// How keys and values are kept.
     pub kv_dtype: KvDtype,
     /// Threads that compute.
     pub threads: usize,
+    /// Sequences that are computed at once.
+    pub slots: usize,
     /// Most rows (tokens) of one pass.
-    pub run_tokens: usize,
+    pub rows: usize,
 }
 
 /// The memory plan of this backend, with `available` bytes to take, and how it would keep the weights: never
@@ -68,7 +59,7 @@ fn with_weights(
         weights_bytes,
         mapped_bytes,
         kv_bytes: kv_bytes(plan, needs),
-        scratch_bytes: scratch_bytes(plan, needs),
+        scratch_bytes: scratch_bytes(tensors, plan, needs, mode),
         available_bytes: available,
         context_length: needs.context_length,
     }
@@ -76,53 +67,94 @@ fn with_weights(
 
 /// Bytes of weights in memory of our own, and in pages of the file.
 fn weights(tensors: &[TensorInfo], plan: &ModelPlan, mode: MemoryMode) -> (u64, u64) {
-    let used = tensors.iter().filter(|tensor| !plan.extra_tensors.contains(&tensor.name));
-    used.fold((0, 0), |(own, file), tensor| {
-        // Single rows of the embedding are read from the file, unless it is the output matrix too.
-        let only_looked_up = tensor.name == "token_embd.weight" && !plan.tied_embeddings;
+    tensors.iter().filter(|tensor| is_used(tensor, plan)).fold((0, 0), |(own, file), tensor| {
         if tensor.shape.len() < 2 {
-            (tensor.n_bytes.saturating_add(own), file)
-        } else if mode == MemoryMode::Mmap || only_looked_up {
+            // Norms and biases become f32.
+            (tensor.shape.iter().product::<u64>().saturating_mul(4).saturating_add(own), file)
+        } else if mode == MemoryMode::Mmap || !is_multiplied(tensor, plan) {
             (own, tensor.n_bytes.saturating_add(file))
         } else {
-            (packed_bytes(tensor).saturating_add(own), file)
+            (packed_bytes(tensor, plan).saturating_add(own), file)
         }
     })
 }
 
-/// Bytes of a matrix in tiles: those of the file, with the rows filled up to whole tiles.
-fn packed_bytes(tensor: &TensorInfo) -> u64 {
-    let rows = tensor.shape.iter().skip(1).fold(1, |rows: u64, &dim| rows.saturating_mul(dim)).max(1);
-    (tensor.n_bytes / rows).saturating_mul(rows.next_multiple_of(TILE_ROWS))
+/// Whether the model reads the tensor.
+fn is_used(tensor: &TensorInfo, plan: &ModelPlan) -> bool {
+    !plan.extra_tensors.contains(&tensor.name)
 }
 
-/// Bytes of keys and values of one sequence at the full context.
-fn kv_bytes(plan: &ModelPlan, needs: &Needs) -> u64 {
-    let head = (plan.head_dim as u64).next_multiple_of(HEAD_STEP);
-    let (key_and_value, per_value) = match needs.kv_dtype {
-        KvDtype::F16 => (2, 2 * head),
-        // One f32 scale for each head and position.
-        KvDtype::Q8 => (2, head + 4),
+/// Whether activations are multiplied with it. Single rows of the embedding are read from the file, unless it is the output
+/// matrix too.
+fn is_multiplied(tensor: &TensorInfo, plan: &ModelPlan) -> bool {
+    tensor.shape.len() >= 2 && (tensor.name != "token_embd.weight" || plan.tied_embeddings)
+}
+
+/// Inputs and outputs of a matrix.
+fn sides(tensor: &TensorInfo) -> (usize, usize) {
+    let side =
+        |number: usize| usize::try_from(tensor.shape.get(number).copied().unwrap_or(1)).unwrap_or(usize::MAX);
+    (side(0), side(1))
+}
+
+/// Bytes of a matrix as the kernels lay it out.
+fn packed_bytes(tensor: &TensorInfo, plan: &ModelPlan) -> u64 {
+    let (k, rows) = sides(tensor);
+    // Gate and up, which the file has in one, are two matrices here.
+    let halves = match plan.architecture {
+        Architecture::Phi3 if tensor.name.ends_with("ffn_up.weight") => 2,
+        _ => 1,
     };
-    let positions = (needs.context_length as u64).div_ceil(KV_BLOCK).saturating_mul(KV_BLOCK);
-    let heads = plan.n_layer as u64 * plan.n_head_kv as u64;
-    heads.saturating_mul(key_and_value * per_value).saturating_mul(positions)
+    let part = Matrix::packed_bytes(tensor.kind, rows / halves, k);
+    part.map_or(tensor.n_bytes, |bytes| (bytes as u64).saturating_mul(halves as u64))
 }
 
-/// Bytes of activations of the widest pass, of a row of logits, and of the threads' own scratch.
-fn scratch_bytes(plan: &ModelPlan, needs: &Needs) -> u64 {
-    let (embd, ff) = (plan.n_embd as u64, plan.n_ff as u64);
-    let query = plan.n_head as u64 * plan.head_dim as u64;
-    let key = plan.n_head_kv as u64 * plan.head_dim as u64;
-    let widest = embd.max(query).max(ff);
-    let quantised = widest + widest.div_ceil(ACTIVATION_BLOCK) * ACTIVATION_EXTRA;
-    // The residual stream, its norm, the three projections, what attention gives, gate and up.
-    let floats = 2 * embd + query + 2 * key + query + 2 * ff;
-    let row = 4 * floats + quantised;
-    let rows = (needs.run_tokens as u64).saturating_mul(row);
-    let logits = 4 * plan.vocab_size as u64;
-    let threads = (needs.threads as u64).saturating_mul(THREAD_SCRATCH);
-    rows.saturating_add(logits).saturating_add(threads)
+fn kv_shape(plan: &ModelPlan, needs: &Needs) -> KvShape {
+    KvShape { layers: plan.n_layer, kv_heads: plan.n_head_kv, head_dim: plan.head_dim, dtype: needs.kv_dtype }
+}
+
+/// Bytes of keys and values of all sequences together.
+fn kv_bytes(plan: &ModelPlan, needs: &Needs) -> u64 {
+    kv_shape(plan, needs).bytes(needs.context_length).map_or(u64::MAX, |bytes| bytes as u64)
+}
+
+/// Bytes of activations of the widest pass, of its logits, and of the threads' own scratch.
+fn scratch_bytes(tensors: &[TensorInfo], plan: &ModelPlan, needs: &Needs, mode: MemoryMode) -> u64 {
+    let query = plan.n_head * plan.head_dim;
+    let key = plan.n_head_kv * plan.head_dim;
+    // The residual stream; queries, keys and values; what attention gives; the feed-forward layer; cosines and sines.
+    let floats = plan.n_embd + (query + 2 * key) + query + plan.n_ff + plan.rope.dimension_count;
+    let rows = 4 * (floats as u64).saturating_mul(needs.rows as u64);
+    let matrices = || tensors.iter().filter(|tensor| is_used(tensor, plan) && is_multiplied(tensor, plan));
+    // Three rooms for activations: as the kernels of all matrices with such inputs want them.
+    let inputs = |tensor: &TensorInfo| match &tensor.name {
+        name if name.ends_with("attn_output.weight") => 1,
+        name if name.ends_with("ffn_down.weight") => 2,
+        _ => 0,
+    };
+    let rooms = [plan.n_embd, query, plan.n_ff].into_iter().enumerate();
+    let activations = rooms.fold(0, |sum: u64, (room, k)| {
+        let kinds =
+            matrices().filter(|tensor| inputs(tensor) == room).filter_map(|tensor| family(tensor.kind));
+        let bytes = Activations::bytes(needs.rows, k, kinds.fold(Forms::default(), Forms::with));
+        sum.saturating_add(bytes as u64)
+    });
+    let heads = Heads {
+        n_head: plan.n_head,
+        n_kv_head: plan.n_head_kv.max(1),
+        head_dim: plan.head_dim,
+        window: plan.sliding_window,
+    };
+    let products = matrices().map(|tensor| {
+        let (k, _) = sides(tensor);
+        Matrix::scratch_bytes(tensor.kind, k, mode != MemoryMode::Mmap, needs.rows)
+    });
+    let attention = AttentionPlan::scratch_bytes(&heads, &kv_shape(plan, needs));
+    let thread = products.fold(attention, usize::max) as u64;
+    let logits = 4 * (plan.vocab_size as u64).saturating_mul(needs.slots as u64);
+    rows.saturating_add(activations)
+        .saturating_add(logits)
+        .saturating_add(thread.saturating_mul(needs.threads as u64))
 }
 
 #[cfg(test)]
@@ -183,7 +215,8 @@ mod tests {
         (tensors, plan)
     }
 
-    const NEEDS: Needs = Needs { context_length: 4096, kv_dtype: KvDtype::F16, threads: 2, run_tokens: 128 };
+    const NEEDS: Needs =
+        Needs { context_length: 4096, kv_dtype: KvDtype::F16, threads: 2, slots: 1, rows: 128 };
     const GIB: u64 = 1 << 30;
 
     /// Weights of a layer of [`phi3`]: 113,246,208 in blocks of 256 to 144 bytes.
@@ -191,13 +224,15 @@ mod tests {
     const NORMS: u64 = (2 * 32 + 1) * 3072 * 4;
     const EMBEDDING: u64 = 32064 * 3072 / 256 * 144;
     const OUTPUT: u64 = 32064 * 3072 / 256 * 210;
+    /// Each tile of 16 blocks of Q6_K has 32 bytes of padding.
+    const PACKED_OUTPUT: u64 = OUTPUT + 32064 * 3072 / 256 / 16 * 32;
 
     #[test]
-    fn packed_weights_have_the_size_of_the_files() {
+    fn packed_weights_have_about_the_size_of_the_files() {
         let (tensors, plan) = phi3(false);
         let (mode, memory) = memory(&tensors, &plan, &NEEDS, MemoryMode::Repack, 8 * GIB);
         assert_eq!(mode, MemoryMode::Repack);
-        assert_eq!(memory.weights_bytes, 32 * LAYER + NORMS + OUTPUT);
+        assert_eq!(memory.weights_bytes, 32 * LAYER + NORMS + PACKED_OUTPUT);
         assert_eq!(memory.mapped_bytes, EMBEDDING);
         assert_eq!((memory.available_bytes, memory.context_length), (8 * GIB, 4096));
     }
@@ -219,13 +254,20 @@ mod tests {
 
     #[test]
     fn rows_are_filled_up_to_tiles() {
-        let tensor = |rows| {
+        let (_, plan) = phi3(false);
+        let bytes = |name: &str, rows| {
             let shape = vec![256, rows];
-            TensorInfo { name: String::new(), kind: GgmlType::Q4_K, n_bytes: 144 * rows, shape, offset: 0 }
+            let name = name.to_owned();
+            packed_bytes(
+                &TensorInfo { name, kind: GgmlType::Q4_K, n_bytes: 144 * rows, shape, offset: 0 },
+                &plan,
+            )
         };
-        assert_eq!(packed_bytes(&tensor(16)), 16 * 144);
-        assert_eq!(packed_bytes(&tensor(17)), 32 * 144);
-        assert_eq!(packed_bytes(&tensor(1)), 16 * 144);
+        assert_eq!(bytes("blk.0.ffn_down.weight", 16), 16 * 144);
+        assert_eq!(bytes("blk.0.ffn_down.weight", 17), 32 * 144);
+        assert_eq!(bytes("blk.0.ffn_down.weight", 1), 16 * 144);
+        // Each half on its own.
+        assert_eq!(bytes("blk.0.ffn_up.weight", 34), 2 * 32 * 144);
     }
 
     #[test]
@@ -237,19 +279,30 @@ mod tests {
         assert_eq!(bytes(1, KvDtype::F16), bytes(64, KvDtype::F16));
         assert_eq!(bytes(65, KvDtype::F16), 2 * bytes(64, KvDtype::F16));
         assert_eq!(bytes(64, KvDtype::Q8), 64 * 32 * 32 * 2 * (96 + 4));
+        // Values are filled up to whole vectors, keys are not.
         let odd = ModelPlan { head_dim: 80 + 2, ..plan };
-        assert_eq!(kv_bytes(&odd, &Needs { context_length: 64, ..NEEDS }), 64 * 32 * 32 * 2 * 96 * 2);
+        assert_eq!(kv_bytes(&odd, &Needs { context_length: 64, ..NEEDS }), 64 * 32 * 32 * (82 + 96) * 2);
     }
 
     #[test]
-    fn scratch_grows_with_rows_and_threads() {
-        let (_, plan) = phi3(false);
-        let bytes = |threads, run_tokens| scratch_bytes(&plan, &Needs { threads, run_tokens, ..NEEDS });
-        let row = bytes(1, 2) - bytes(1, 1);
-        assert_eq!(bytes(1, 129) - bytes(1, 1), 128 * row);
-        assert_eq!(bytes(3, 1) - bytes(1, 1), 2 * THREAD_SCRATCH);
-        // At least the residual stream and both halves of the feed-forward layer, in f32.
-        assert!(row > 4 * (3072 + 2 * 8192));
+    fn scratch_grows_with_rows_threads_and_answers() {
+        let (tensors, plan) = phi3(false);
+        let bytes = |threads, rows, slots| {
+            scratch_bytes(&tensors, &plan, &Needs { threads, rows, slots, ..NEEDS }, MemoryMode::Repack)
+        };
+        let row = bytes(1, 130, 1) - bytes(1, 129, 1);
+        assert_eq!(bytes(1, 140, 1) - bytes(1, 130, 1), 10 * row);
+        // The residual stream, queries, keys, values, attention, the feed-forward layer and the rotation in f32; then 8 bits.
+        let floats = 4 * (3072 + 3 * 3072 + 3072 + 8192 + 96);
+        assert!(row > floats + 3072 + 3072 + 8192 && row < (floats + 3072 + 3072 + 8192) * 5 / 4, "{row}");
+        assert_eq!(bytes(1, 1, 5) - bytes(1, 1, 1), 4 * 4 * 32064);
+        let thread = bytes(2, 512, 1) - bytes(1, 512, 1);
+        assert_eq!(bytes(3, 512, 1) - bytes(1, 512, 1), 2 * thread);
+        // The results of two strips of 32 rows.
+        assert!(thread >= 2 * 512 * 32 * 4);
+        let mapped =
+            scratch_bytes(&tensors, &plan, &Needs { threads: 1, rows: 512, ..NEEDS }, MemoryMode::Mmap);
+        assert!(mapped >= bytes(1, 512, 1) + 32 * 8192 / 256 * 144, "tiles are made on the fly");
     }
 
     #[test]
@@ -259,7 +312,7 @@ mod tests {
             let needs = Needs { context_length, ..NEEDS };
             memory(&tensors, &plan, &needs, MemoryMode::Auto, available).0
         };
-        let weights = 32 * LAYER + NORMS + OUTPUT;
+        let weights = 32 * LAYER + NORMS + PACKED_OUTPUT;
         let enough = (weights * 13).div_ceil(10);
         assert_eq!(choose(enough, 64), MemoryMode::Repack);
         assert_eq!(choose(enough - 1, 64), MemoryMode::Mmap);
