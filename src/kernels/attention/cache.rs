@@ -7,7 +7,7 @@ use super::super::{ALIGNMENT, Arena};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Positions of a block: block `b` holds positions `64 b` to `64 b + 63`, whatever the sequence.
-pub(crate) const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 /// Largest head: what the tiles' scratch is planned for.
 const MAX_HEAD: usize = 512;
 
@@ -52,7 +52,7 @@ pub(super) struct Layout {
 
 /// The keys and values of 64 positions, in all layers and heads.
 #[derive(Debug)]
-pub(crate) struct KvBlock(Arena);
+pub(super) struct KvBlock(Arena);
 
 /// The keys and values of one sequence. A clone shares the blocks until one of the two writes to them.
 #[derive(Debug, Clone)]
@@ -218,7 +218,8 @@ impl KvCache {
 }
 
 // Heads begin at cache lines.
-const _: () = assert!(BLOCK * 2 % ALIGNMENT == 0 && BLOCK * size_of::<f32>() % ALIGNMENT == 0);
+const _: () =
+    assert!((BLOCK * 2).is_multiple_of(ALIGNMENT) && (BLOCK * size_of::<f32>()).is_multiple_of(ALIGNMENT));
 
 #[cfg(test)]
 mod tests {

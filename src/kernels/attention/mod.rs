@@ -16,7 +16,8 @@ mod tests;
 mod tile;
 
 use append::{Append, Piece};
-pub(crate) use cache::{BLOCK, KvBlock, KvCache, KvDtype, KvShape};
+use cache::BLOCK;
+pub(crate) use cache::{KvCache, KvDtype, KvShape};
 use tile::{Context, DIRECT, TILE, Tile};
 
 use super::rope::Rotation;
