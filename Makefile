@@ -45,8 +45,8 @@ readme: ## Run the README's Python snippets and check its commands
 fuzz: ## Fuzz each target for a short while (SECONDS_EACH=60)
 	$(TASK) fuzz $(or $(SECONDS_EACH),60)
 
-bench: ## List the benchmarks, or run one (NAME=sampling)
-	$(TASK) bench $(NAME)
+bench: ## Compare with other engines (ARGS="--quick"); or one criterion benchmark (NAME=sampling, NAME=list)
+	$(TASK) bench $(if $(NAME),--name $(NAME)) $(ARGS)
 
 clean: ## Remove what the targets above have made
 	$(TASK) clean

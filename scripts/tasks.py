@@ -1,8 +1,8 @@
 """What each `make` target does, for every platform: `python3 scripts/tasks.py TARGET [ARGUMENTS]`.
 
 Nothing but Rust and Python 3.10 or later is expected on the machine. Each target makes the virtual environment that it
-needs (`.venv-demo`, `.venv-test`) and installs the tools that pyproject.toml pins. The demo and the tests share one
-Cargo profile (dev, with optimised dependencies) and one target folder, so nothing is built twice.
+needs (`.venv-demo`, `.venv-test`, `.venv-bench`) and installs the tools that pyproject.toml pins. The demo and the
+tests share one Cargo profile (dev) and one target folder, so nothing is built twice.
 """
 
 from __future__ import annotations
@@ -257,11 +257,17 @@ def check_stubs() -> None:
     run([executable(venv, "python"), "-m", "mypy.stubtest", "phicandle", "--allowlist", ALLOWLIST], cwd=WORK)
 
 
+def check_performance() -> None:
+    """The README's table of speeds says what the newest record says."""
+    run([sys.executable, ROOT / "benches" / "compare.py", "--check"])
+
+
 TESTS: dict[str, Callable[[], None]] = {
     "Rust tests": test_rust,
     "Wheel, built and installed": lambda: install_wheel(tools()),
     "Python tests against the wheel": test_python,
     "Stubs against the wheel": check_stubs,
+    "README's table of speeds": check_performance,
 }
 
 
@@ -352,26 +358,50 @@ def target_fuzz(seconds: str = "60") -> int:
     return 0
 
 
-def target_bench(name: str | None = None) -> int:
-    """List the benchmarks, or run one."""
+def criterion(name: str) -> int:
+    """Run a Criterion benchmark, or list them."""
     targets = cargo_metadata()["targets"]
     names = [t["name"] for t in targets if t["kind"] == ["bench"]] if isinstance(targets, list) else []
-    if name is not None:
+    if name in names:
         run(["cargo", "bench", "--locked", "--bench", name])
         return 0
     for bench in names:
         print(f"make bench NAME={bench}")
-    for path in sorted((ROOT / "benches").glob("*.py")):
-        print(f"python3 benches/{path.name}")
-    if not names:
-        print("There are no Cargo benchmarks yet.")
+    if name == "list":
+        return 0
+    raise TaskError(f"There is no benchmark {name!r}.")
+
+
+def target_bench(*arguments: str) -> int:
+    """Compare with other engines: phicandle's release wheel and each of them in an environment of the user's cache."""
+    if arguments[:1] == ("--name",):
+        return criterion(arguments[1])
+    words = list(arguments)
+    venv = make_venv(".venv-bench", "bench")
+    if "--phicandle" not in words:
+        words += ["--phicandle", str(release_environment(venv))]
+    run([executable(venv, "python"), ROOT / "benches" / "compare.py", "--install", *words], venv=venv)
     return 0
+
+
+def release_environment(venv: Path) -> Path:
+    """A Python with phicandle as users get it: the release wheel, built here."""
+    python = executable(venv, "python")
+    wheels = WORK / "release-wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    say("Building phicandle's release wheel. The first time takes some minutes.")
+    build: list[str | Path] = [python, "-m", "maturin", "build", "--release", "--interpreter", python]
+    run([*build, "--out", wheels, "--auditwheel", "skip"], venv=venv)
+    (wheel,) = wheels.glob("*.whl")
+    run([python, "-m", "pip", "install", "--quiet", "--no-index", "--force-reinstall", wheel], venv=venv)
+    return python
 
 
 def target_clean() -> int:
     """Remove what the targets have made; the user's model cache is not theirs."""
     run(["cargo", "clean"])
     for name in (
+        ".venv-bench",
         ".venv-demo",
         ".venv-test",
         "dist",
@@ -412,7 +442,7 @@ TARGETS: dict[str, Callable[..., int]] = {
     "test-python": target_test_python,
     "wheel": target_wheel,
     "stubs": lambda: with_wheel(check_stubs),
-    "readme": lambda: with_wheel(lambda: run_pytest(["tests/test_readme.py"])),
+    "readme": lambda: with_wheel(check_performance, lambda: run_pytest(["tests/test_readme.py"])),
     "fuzz": target_fuzz,
     "bench": target_bench,
     "clean": target_clean,

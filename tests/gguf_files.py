@@ -6,6 +6,7 @@ Only the standard library is used, and the bytes depend on the arguments alone::
 
     write_tiny(tmp_path / "tiny.gguf")                          # a whole `phi3` model of random weights
     write_tiny(tmp_path / "tiny.gguf", arch="llama", dtype="Q8_0", layers=3)
+    write_tiny(tmp_path / "tiny.gguf", dtype="Q4_K", embd=256, ff=512, mix={"ffn_down": "Q6_K"}, scaling="yarn")
     file = tiny()
     file.set("phi3.block_count", "u32", 0)                      # a lie
     file.write(tmp_path / "bad.gguf")
@@ -20,11 +21,27 @@ import copy
 import functools
 import random
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from gguf_blocks import DTYPES, encode, is_random, random_row
+
+__all__ = [
+    "DTYPES",
+    "Gguf",
+    "Key",
+    "Tensor",
+    "array",
+    "scalar",
+    "sound",
+    "text",
+    "tiny",
+    "vocabulary",
+    "write_tiny",
+]
 
 #: Numbers of the metadata types.
 KINDS = {
@@ -35,14 +52,6 @@ _FORMATS = {
     "u8": "<B", "i8": "<b", "u16": "<H", "i16": "<h", "u32": "<I", "i32": "<i", "f32": "<f", "bool": "<B",
     "u64": "<Q", "i64": "<q", "f64": "<d",
 }  # fmt: skip
-#: Numbers of tensor types, their elements per block and bytes per block.
-DTYPES = {
-    "F32": (0, 1, 4), "F16": (1, 1, 2), "Q4_0": (2, 32, 18), "Q4_1": (3, 32, 20), "Q5_0": (6, 32, 22),
-    "Q5_1": (7, 32, 24), "Q8_0": (8, 32, 34), "Q4_K": (12, 256, 144), "Q6_K": (14, 256, 210), "IQ2_XS": (17, 256, 74),
-    "IQ4_NL": (20, 32, 18), "I8": (24, 1, 1), "I32": (26, 1, 4), "F64": (28, 1, 8), "BF16": (30, 1, 2),
-    "TQ1_0": (34, 256, 54), "MXFP4": (39, 32, 17),
-}  # fmt: skip
-
 #: The chat template of the tiny models: Phi-3's turns.
 TEMPLATE = (
     "{% for message in messages %}"
@@ -206,7 +215,7 @@ def vocabulary() -> tuple[list[str], list[float], list[int]]:
 Matrix = list[list[float]]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _weights(
     seed: int, layers: int, embd: int, heads: int, kv_heads: int, head_dim: int, ff: int, vocab: int
 ) -> dict[str, Matrix]:
@@ -232,7 +241,10 @@ def _weights(
     return weights | {"output_norm": norm(), "output": matrix(vocab, embd)}
 
 
-def interleave(rows: Matrix, heads: int, rope_dim: int) -> Matrix:
+Row = TypeVar("Row")
+
+
+def interleave(rows: list[Row], heads: int, rope_dim: int) -> list[Row]:
     """Rows of q or k, from rope over halves (Phi-3) to rope over neighbours (llama)."""
     head_dim, half = len(rows) // heads, rope_dim // 2
     order = [first + offset for first in range(half) for offset in (0, half)] + list(
@@ -241,19 +253,24 @@ def interleave(rows: Matrix, heads: int, rope_dim: int) -> Matrix:
     return [rows[head * head_dim + row] for head in range(heads) for row in order]
 
 
-def encode(rows: Matrix, dtype: str) -> bytes:
-    """A matrix as bytes of type F32, F16 or Q8_0."""
-    if dtype != "Q8_0":
-        code = {"F32": "f", "F16": "e"}[dtype]
-        return b"".join(struct.pack(f"<{len(row)}{code}", *row) for row in rows)
-    blocks = []
-    for row in rows:
-        for start in range(0, len(row), 32):
-            block = row[start : start + 32]
-            scale = max(map(abs, block)) / 127.0
-            quants = [round(value / scale) if scale else 0 for value in block]
-            blocks.append(struct.pack("<e32b", scale, *quants))
-    return b"".join(blocks)
+def stretch(file: Gguf, arch: str, kind: str, rope_dim: int, context: int) -> None:
+    """Stretches the rotation from a quarter of `context` as "linear", "yarn", "longrope" or "llama3" would."""
+    pairs, original = rope_dim // 2, max(1, context // 4)
+    if kind == "llama3":
+        file.add(
+            "rope_freqs.weight", [pairs], data=encode([1.0 + 7.0 * i / pairs for i in range(pairs)], "F32")
+        )
+        return
+    file.set(f"{arch}.rope.scaling.type", "str", kind)
+    if kind != "longrope":
+        file.set(f"{arch}.rope.scaling.factor", "f32", 4.0)
+    if kind != "linear":
+        file.set(f"{arch}.rope.scaling.original_context_length", "u32", original)
+    if kind == "longrope":
+        file.set(f"{arch}.rope.scaling.attn_factor", "f32", 1.19)
+        for name, most in (("short", 1.0), ("long", 31.0)):
+            factors = [1.02 + most * (i / pairs) ** 2 for i in range(pairs)]
+            file.add(f"rope_factors_{name}.weight", [pairs], data=encode(factors, "F32"))
 
 
 def tiny(
@@ -270,14 +287,19 @@ def tiny(
     context: int = 256,
     rope_dim: int | None = None,
     rope_base: float | None = None,
+    scaling: str | None = None,
+    window: int | None = None,
     eps: float = 1e-5,
+    mix: Mapping[str, str] | None = None,
+    biases: bool = False,
     template: str | None = TEMPLATE,
     tied: bool = False,
     tokenizer: bool = True,
     name: str = "tiny",
 ) -> Gguf:
-    """A whole model of random weights, sound in every respect. `dtype` is the type of its matrices: F32, F16 or Q8_0
-    (row lengths must then be multiples of 32); norms are F32."""
+    """A whole model of random weights, sound in every respect. `dtype` is the type of its matrices, any of
+    `gguf_blocks.WEIGHTS` (row lengths must be whole blocks); `mix` names others, for example `{"ffn_down": "Q6_K"}`, by
+    the names of the `phi3` tensors; norms are F32. `biases` gives every layer's matrices one; see `stretch`."""
     head_dim = embd // heads if head_dim is None else head_dim
     rope_dim = head_dim if rope_dim is None else rope_dim
     tokens, scores, types = vocabulary()
@@ -299,6 +321,10 @@ def tiny(
         file.set(f"{arch}.attention.value_length", "u32", head_dim)
     if rope_base is not None:
         file.set(f"{arch}.rope.freq_base", "f32", rope_base)
+    if window is not None:
+        file.set(f"{arch}.attention.sliding_window", "u32", window)
+    if scaling is not None:
+        stretch(file, arch, scaling, rope_dim, context)
     if tokenizer:
         file.set("tokenizer.ggml.model", "str", "llama").set("tokenizer.ggml.pre", "str", "default")
         file.set("tokenizer.ggml.tokens", "[str]", tokens)
@@ -313,20 +339,32 @@ def tiny(
     if template is not None:
         file.set("tokenizer.chat_template", "str", template)
 
+    def shape(rows: int, columns: int) -> list[int]:
+        return [columns, rows] if min(rows, columns) > 1 else [rows * columns]
+
+    def add(stem: str, rows: list[bytes], kind: str, columns: int, suffix: str = "weight") -> None:
+        for part, split in _split(arch, stem, rows, heads, kv_heads, rope_dim):
+            file.add(f"{part}.{suffix}", shape(len(split), columns), kind, b"".join(split))
+
+    numbers = random.Random(seed + 1)
     for stem, rows in _weights(seed, layers, embd, heads, kv_heads, head_dim, ff, len(tokens)).items():
-        for part, matrix in _split(arch, stem, rows, heads, kv_heads, rope_dim):
-            if part == "output" and tied:
-                continue
-            if part.endswith("norm"):
-                file.add(f"{part}.weight", [embd], "F32", encode(matrix, "F32"))
-            else:
-                file.add(f"{part}.weight", [len(matrix[0]), len(matrix)], dtype, encode(matrix, dtype))
+        last, columns = stem.rpartition(".")[2], len(rows[0])
+        if last == "output" and tied:
+            continue
+        kind = "F32" if last.endswith("norm") else (mix or {}).get(last, dtype)
+        if is_random(kind):
+            spread = columns**-0.5
+            add(stem, [random_row(columns, kind, spread, numbers) for _ in rows], kind, columns)
+        else:
+            add(stem, [encode(row, kind) for row in rows], kind, columns)
+        if biases and stem.startswith("blk") and not last.endswith("norm"):
+            add(stem, [encode([numbers.gauss(0.0, 0.1)], "F32") for _ in rows], "F32", 1, "bias")
     return file
 
 
 def _split(
-    arch: str, stem: str, rows: Matrix, heads: int, kv_heads: int, rope_dim: int
-) -> list[tuple[str, Matrix]]:
+    arch: str, stem: str, rows: list[Row], heads: int, kv_heads: int, rope_dim: int
+) -> list[tuple[str, list[Row]]]:
     """The tensors of one architecture for one of Phi-3's."""
     if arch == "phi3":
         return [(stem, rows)]

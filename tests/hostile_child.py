@@ -1,6 +1,6 @@
 """Loads one file, under a cap on memory, and prints what happened as JSON: the child of `test_hostile_files.py`.
 
-Usage: python hostile_child.py PATH [generate]
+Usage: python hostile_child.py PATH BACKEND [generate]
 """
 
 import json
@@ -20,10 +20,10 @@ def _data_bytes() -> int:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
 
 
-def _load(path: str, generate: bool) -> tuple[str, str]:
+def _load(path: str, backend: str, generate: bool) -> tuple[str, str]:
     """The error's class and text; both empty when there was none."""
     try:
-        generator = phicandle.Generator(path, backend="candle", progress=False)
+        generator = phicandle.Generator(path, backend=backend, progress=False)  # type: ignore[arg-type]
         if generate:
             generator.generate([{"role": "user", "content": "hockey on ice"}], max_tokens=4)
         generator.close()
@@ -40,7 +40,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (cap, cap))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started, spent = time.perf_counter(), time.process_time()
-    name, message = _load(sys.argv[1], "generate" in sys.argv[2:])
+    name, message = _load(sys.argv[1], sys.argv[2], "generate" in sys.argv[3:])
     unit = 1 if sys.platform == "darwin" else 1024
     print(
         json.dumps(

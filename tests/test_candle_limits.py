@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gguf_files import Gguf, tiny
+from gguf_files import DTYPES, Gguf, tiny
 
 from phicandle import Generator, UnsupportedModelError
 
@@ -45,6 +45,21 @@ REFUSED: dict[str, tuple[Callable[[], Gguf], str]] = {
 }
 
 
+@pytest.mark.parametrize("quant", ["IQ4_NL", "IQ4_XS", "Q8_1", "Q8_K"])
+def test_weights_that_candle_does_not_have(quant: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    file = tiny(embd=256, ff=256, heads=4, head_dim=64)
+    tensor = file.tensor("blk.1.ffn_down.weight")
+    number, elements, size = DTYPES[quant]
+    tensor.dtype, tensor.data = number, bytes(256 * 256 // elements * size)
+    file.write(path)
+    for call in (Generator, Generator.estimate):
+        with pytest.raises(UnsupportedModelError, match=f"candle backend .* {quant}") as caught:
+            call(path, backend="candle")
+        assert caught.value.quant == quant
+        assert ("native backend" in str(caught.value)) == quant.startswith("IQ4")
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str, tmp_path: Path) -> None:
     make, words = REFUSED[name]
@@ -52,7 +67,7 @@ def test_refused(name: str, tmp_path: Path) -> None:
     make().write(path)
     for call in (Generator, Generator.estimate):
         with pytest.raises(UnsupportedModelError, match=words) as caught:
-            call(path)
+            call(path, backend="candle")
         assert caught.value.arch in ("phi3", "llama")
         assert caught.value.hint
 
@@ -60,14 +75,14 @@ def test_refused(name: str, tmp_path: Path) -> None:
 def test_another_base_and_tied_embeddings_are_fine_for_llama(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     tiny("llama", rope_base=100_000.0, tied=True).write(path)
-    with Generator(path) as generator:
+    with Generator(path, backend="candle") as generator:
         assert generator.generate("ice", max_tokens=3).usage.completion_tokens > 0
 
 
 def test_the_context_ends_at_the_window(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "model.gguf"
     tiny(context=256).set("phi3.attention.sliding_window", "u32", 100).write(path)
-    with caplog.at_level(logging.WARNING, "phicandle"), Generator(path) as generator:
+    with caplog.at_level(logging.WARNING, "phicandle"), Generator(path, backend="candle") as generator:
         assert generator.info.context_length == 100
         assert generator.info.trained_context_length == 256
         answer = generator.generate("ice", max_tokens=None, ignore_eos=True)
@@ -75,20 +90,20 @@ def test_the_context_ends_at_the_window(tmp_path: Path, caplog: pytest.LogCaptur
         assert answer.usage.total_tokens == 100
     assert any("100 tokens, not the file's 256" in record.getMessage() for record in caplog.records)
     with pytest.raises(UnsupportedModelError, match="looks back over 100"):
-        Generator(path, context_length=101)
+        Generator(path, backend="candle", context_length=101)
 
 
 def test_llama_ends_where_its_rope_table_does(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     tiny("llama", context=8192).write(path)
-    with Generator(path) as generator:
+    with Generator(path, backend="candle") as generator:
         assert generator.info.context_length == 4096
     with pytest.raises(UnsupportedModelError, match="4096 positions"):
-        Generator(path, context_length=4097)
+        Generator(path, backend="candle", context_length=4097)
 
 
 def test_a_context_past_the_models_own_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     tiny(context=64).write(path)
     with pytest.raises(UnsupportedModelError, match="made for 64"):
-        Generator(path, context_length=65)
+        Generator(path, backend="candle", context_length=65)

@@ -113,7 +113,7 @@ def test_facts_about_a_model(tiny: Generator, tiny_file: Path) -> None:
     assert (info.heads, info.kv_heads, info.trained_context_length) == (4, 2, 8192)
     assert info.source == str(tiny_file)
     assert info.quantisation[0][0] == "F32"
-    assert (info.backend, info.device) == ("candle", "cpu")
+    assert (info.backend, info.device) == ("native", "cpu")
     assert isinstance(info.memory, MemoryPlan)
     assert info.context_length == info.memory.context_length
     assert "tiny" in repr(tiny)
@@ -126,6 +126,33 @@ def test_estimate_agrees_with_the_loaded_plan(tiny: Generator, tiny_file: Path) 
     assert plan.kv_bytes * 16 == tiny.info.memory.kv_bytes
     assert plan.total_bytes == plan.weights_bytes + plan.kv_bytes + plan.scratch_bytes
     assert plan.fits
+
+
+def test_backends_have_their_devices(tiny_file: Path) -> None:
+    with pytest.raises(InvalidParameterError, match="on the CPU, not on cuda") as caught:
+        Generator(tiny_file, backend="native", device="cuda")
+    assert caught.value.parameter == "backend"
+    assert "candle" in caught.value.hint
+    with Generator(tiny_file, backend="candle") as generator:
+        assert generator.info.backend == "candle"
+
+
+def test_answers_do_not_depend_on_how_they_are_computed(tiny_file: Path) -> None:
+    """Threads, slots, where the weights are: the same tokens, alone and together."""
+    prompts = [f"{PROMPT}{' again' * number}" for number in range(6)]
+    settings = {"seed": 3, "max_tokens": 30, "ignore_eos": True}
+    with Generator(tiny_file, threads=1, max_batch=1, context_length=1024) as generator:
+        alone = [generator.generate(prompt, **settings).token_ids for prompt in prompts]
+    for options in (
+        {"threads": 2},
+        {"memory": "repack"},
+        {"memory": "mmap"},
+        {"max_batch": 3},
+        {"threads": 3, "max_batch": 6, "memory": "mmap"},
+    ):
+        with Generator(tiny_file, **({"context_length": 1024} | options)) as generator:
+            streams = [generator.stream(prompt, **settings) for prompt in prompts]
+            assert [stream.result().token_ids for stream in streams] == alone, options
 
 
 def test_stats_count(tiny_file: Path) -> None:

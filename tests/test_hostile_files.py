@@ -24,15 +24,16 @@ LIMIT_S = 2.0
 #: A child that has not ended by then hangs, interpreter start included.
 HANG_S = 30.0
 LIMIT_BYTES = 256 << 20
-MALFORMED = [kind for kind in KINDS if kind.expected != LOADS]
+BACKENDS = ("native", "candle")
+MALFORMED = [kind for kind in KINDS if kind.expected != LOADS and not kind.candle]
 
-failures: dict[str, str] = {}
-tried: set[str] = set()
+failures: dict[tuple[str, str], str] = {}
+tried: set[tuple[str, str]] = set()
 
 
-def run(path: Path, *options: str) -> dict[str, Any]:
+def run(path: Path, backend: str = "native", *options: str) -> dict[str, Any]:
     """What the child says of a file, or how it died."""
-    command = [sys.executable, str(CHILD), str(path), *options]
+    command = [sys.executable, str(CHILD), str(path), backend, *options]
     try:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S)
@@ -46,11 +47,11 @@ def run(path: Path, *options: str) -> dict[str, Any]:
     return {"stderr": done.stderr, **json.loads(done.stdout)}
 
 
-def _try(kind: Kind, folder: Path) -> dict[str, Any]:
-    path = folder / f"{KINDS.index(kind):03}.gguf"
+def _try(kind: Kind, backend: str, folder: Path) -> dict[str, Any]:
+    path = folder / f"{KINDS.index(kind):03}-{backend}.gguf"
     kind.write(path)
     try:
-        return run(path, *(["generate"] if kind.generates else []))
+        return run(path, backend, *(["generate"] if kind.generates else []))
     finally:
         path.unlink()
 
@@ -75,21 +76,24 @@ def fault(expected: str, result: dict[str, Any]) -> str | None:
 @pytest.fixture(scope="module")
 def results(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Any]]]:
-    """One future for each kind that was selected; a few children run at a time."""
+) -> Iterator[dict[tuple[str, str], Future[Any]]]:
+    """One future for each kind and backend that was selected; a few children run at a time."""
     folder = tmp_path_factory.mktemp("hostile")
-    wanted = {item.callspec.params["kind"].name for item in request.session.items if hasattr(item, "callspec")
-              and isinstance(item.callspec.params.get("kind"), Kind)}  # fmt: skip
+    calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    wanted = [(call["kind"], call["backend"]) for call in calls if isinstance(call.get("kind"), Kind)]
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2)) as pool:
-        yield {kind.name: pool.submit(_try, kind, folder) for kind in KINDS if kind.name in wanted}
+        yield {
+            (kind.name, backend): pool.submit(_try, kind, backend, folder) for kind, backend in wanted
+        }
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_kind(kind: Kind, results: dict[str, Future[Any]]) -> None:
-    reason = fault(kind.expected, results[kind.name].result())
-    tried.add(kind.name)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_kind(kind: Kind, backend: str, results: dict[tuple[str, str], Future[Any]]) -> None:
+    reason = fault(kind.expected_of(backend), results[kind.name, backend].result())
+    tried.add((kind.name, backend))
     if reason is not None:
-        failures[kind.name] = reason
+        failures[kind.name, backend] = reason
         pytest.fail(reason)
 
 
@@ -135,10 +139,11 @@ def test_count(capsys: pytest.CaptureFixture[str]) -> None:
     """Runs last, and states how much was tried."""
     assert len({kind.name for kind in KINDS}) == len(KINDS), "two rows have one name"
     assert len(MALFORMED) >= 120
-    malformed = [kind for kind in MALFORMED if kind.name in tried]
-    failed = [kind for kind in malformed if kind.name in failures]
     with capsys.disabled():
-        print(f"\nhostile files: {len(malformed)} kinds, {len(failed)} failures")
+        for backend in BACKENDS:
+            malformed = [kind for kind in MALFORMED if (kind.name, backend) in tried]
+            failed = [kind for kind in malformed if (kind.name, backend) in failures]
+            print(f"\nhostile files, {backend}: {len(malformed)} kinds, {len(failed)} failures")
 
 
 def _write_all(folder: Path) -> None:

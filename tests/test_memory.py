@@ -1,4 +1,4 @@
-"""Memory: what is closed is freed."""
+"""Memory: what is closed is freed, and what is planned is what is taken."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_smollm2 import CACHE, FILE
 
 # glibc keeps freed memory for its next use, and how much differs from run to run. Told to give it back at once, what
 # stays is what is still in use.
@@ -55,3 +56,55 @@ def test_50_cycles_end_within_2_percent_of_the_first(model: str, tiny_file: Path
         f"{model}: {sizes[0] >> 10} KiB after the first cycle, {sizes[-1] >> 10} KiB after the last: {growth:+.2%}"
     )
     assert growth <= 0.02
+
+
+PLANNED = """
+import gc, sys
+from phicandle import Generator
+def held():
+    gc.collect()
+    with open("/proc/self/smaps_rollup") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Anonymous:"))
+def take(generator, context):
+    # A prompt that leaves room for some tokens, read up to the first of them: everything is in use now.
+    stream = generator.stream([65] * (context - 16), max_tokens=16, ignore_eos=True)
+    next(stream)
+    return stream, held()
+path, memory, context = sys.argv[1], sys.argv[2], int(sys.argv[3])
+options = dict(context_length=context, memory=memory, max_batch=2, threads=2)
+before = held()
+plan = Generator.estimate(path, backend="native", **{k: v for k, v in options.items() if k != "max_batch"})
+with Generator(path, backend="native", **options) as generator:
+    assert generator.info.memory.kv_bytes == plan.kv_bytes
+    plan = generator.info.memory
+    loaded = held()
+    stream, full = take(generator, context)
+    print(loaded - before, full - before, plan.weights_bytes, plan.kv_bytes, plan.scratch_bytes, plan.total_bytes)
+"""
+
+
+def measured(path: str, memory: str, context: int) -> tuple[int, ...]:
+    """Bytes after loading and with a full context, then the plan's weights, keys and values, scratch, and total."""
+    done = subprocess.run(
+        [sys.executable, "-c", PLANNED, path, memory, str(context)],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        env=os.environ | GIVE_BACK,
+    )
+    assert done.returncode == 0, done.stderr
+    return tuple(int(word) for word in done.stdout.split())
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads /proc/self/smaps_rollup")
+@pytest.mark.parametrize("memory", ["repack", "mmap"])
+@pytest.mark.parametrize("model", ["demo", "smollm2"])
+def test_the_plan_is_within_5_percent(model: str, memory: str) -> None:
+    if model == "smollm2" and not (CACHE / FILE).exists():
+        print(f"SKIPPED: {FILE} is not in the cache", file=sys.__stderr__)
+        pytest.skip(f"SKIPPED: {FILE} is not in the cache")
+    path, context = ("demo", 512) if model == "demo" else (str(CACHE / FILE), 2048)
+    loaded, full, *parts, planned = measured(path, memory, context)
+    sizes = ", ".join(f"{size / 2**20:.1f}" for size in (*parts, planned, loaded, full))
+    print(f"{model}, {memory}: weights, keys and values, scratch, planned, loaded, full: {sizes} MiB")
+    assert abs(full / planned - 1) <= 0.05

@@ -12,6 +12,7 @@ import pytest
 from conftest import PROMPT
 
 from phicandle import Generator, InvalidParameterError, SamplingParams
+from phicandle.types import KvDtype
 
 TUTORIAL = {
     "max_tokens": 100,
@@ -269,7 +270,11 @@ GENERATOR: list[tuple[dict[str, Any], str]] = [
     ({"n_threads": -1}, "threads"),
     ({"context_length": 0}, "context_length"),
     ({"n_ctx": 1.5}, "context_length"),
+    ({"threads": 1025}, "threads"),
     ({"kv_dtype": "q8_0"}, "kv_dtype"),
+    ({"kv_dtype": 8}, "kv_dtype"),
+    ({"memory": "swap"}, "memory"),
+    ({"memory": None}, "memory"),
     ({"memory": "lots"}, "memory"),
     ({"memory": 0}, "memory"),
     ({"memory": "6TB"}, "memory"),
@@ -318,6 +323,25 @@ def test_a_memory_limit_holds(tiny_file: Path) -> None:
         Generator(tiny_file, memory="1MB")
     assert caught.value.available == 10**6  # type: ignore[attr-defined]
     assert caught.value.needed > 10**6  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("memory", ["auto", "repack", "mmap", "2GB", 2 * 10**9])
+@pytest.mark.parametrize("kv_dtype", ["f16", "q8"])
+def test_ways_to_keep_weights_keys_and_values(tiny_file: Path, memory: int | str, kv_dtype: KvDtype) -> None:
+    plan = Generator.estimate(tiny_file, memory=memory, kv_dtype=kv_dtype, threads=1)
+    assert plan.fits
+    if memory not in ("auto", "repack", "mmap"):
+        assert plan.available_bytes <= 2 * 10**9
+
+
+def test_the_plan_keeps_to_a_memory_limit(tiny_file: Path) -> None:
+    free = Generator.estimate(tiny_file, context_length=64)
+    limited = Generator.estimate(tiny_file, context_length=64, memory=free.total_bytes - 1)
+    assert limited.total_bytes == free.total_bytes
+    assert limited.available_bytes == free.total_bytes - 1
+    assert not limited.fits
+    exact = Generator.estimate(tiny_file, context_length=64, memory=free.total_bytes)
+    assert exact.fits
 
 
 def test_the_environment_names_the_model(

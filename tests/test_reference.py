@@ -1,4 +1,4 @@
-"""Greedy answers against the float64 reference of `reference.py`."""
+"""Greedy answers against the float64 reference of `reference`."""
 
 from __future__ import annotations
 

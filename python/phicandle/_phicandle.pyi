@@ -45,7 +45,8 @@ class _Options(TypedDict):
     threads: int | None
     context_length: int | None
     kv_dtype: str
-    memory: int | None
+    memory: str
+    memory_limit: int | None
     max_batch: int
     max_queue: int
     cache_dir: str | None

@@ -55,14 +55,15 @@ ALIASES = {
 
 DEMO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "demo.gguf")
 
+_MEMORY_MODES = ("auto", "repack", "mmap")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class Generator:
     """A loaded model that answers prompts.
 
-    One object serves any number of threads and tasks: requests take turns, and the GIL is free while the model
-    computes. A context manager, and pickled as its arguments: unpickling loads the model again.
+    One object serves any number of threads and tasks: their answers are computed together, and the GIL is free while
+    the model computes. A context manager, and pickled as its arguments: unpickling loads the model again.
 
     Args:
         model: A path to a `.gguf` file; a hub id, `owner/name` or `owner/name:Q4_K_M`; "demo" for the small model
@@ -73,19 +74,28 @@ class Generator:
         tokenizer: A `tokenizer.json`, or a `.gguf` whose tokenizer to use; `None` = the model file's own.
         chat_template: A Jinja chat template; `None` = the model file's own.
         device: "auto" (the CPU), "cpu", "cuda", "cuda:0" or "metal".
-        backend: "auto" or "candle".
-        threads: Threads to compute with. Candle has one pool for the process, sized by `RAYON_NUM_THREADS`: another
-            number here is only warned about in the log. `None` = as many as the process may run.
+        backend: "native" (phicandle's own kernels, on the CPU only), "candle" (candle-transformers' models: the
+            reference, and what runs on other devices), or "auto": native on the CPU, candle elsewhere.
+        threads: Threads to compute with, 1 to 1024; `None` = one for each core that the process may use. Candle has
+            one pool for the process, sized by `RAYON_NUM_THREADS`: another number here is only warned about in the
+            log.
         context_length: Tokens that prompt and answer may hold; `None` = as many as the model and the memory allow.
-        kv_dtype: "f16" or "f32": precision of keys and values. The candle backend keeps 32 bits, whatever is asked.
-        memory: Most memory to plan for, in bytes or as text ("6GB"); "auto" = what this process may still take.
-        max_batch: Answers written at the same time. This version writes one at a time, whatever is asked.
+        kv_dtype: How keys and values are kept: "f16", or "q8" for half the memory and a little less precision. The
+            candle backend keeps 32 bits, whatever is asked.
+        memory: Where the weights are kept: "repack" = copied in an order that is fast to read, "mmap" = left in the
+            file, there at once and shared between processes, "auto" = by the memory available. The candle backend
+            copies them, whatever is asked. Or the most memory to plan for, in bytes or as text ("6GB"), with "auto"
+            within it; without it, that is what this process may still take.
+        max_batch: Most answers that are computed together. Memory for keys and values is planned for `context_length`
+            tokens in all: requests wait while those before them, with their `max_tokens`, may need it. The candle
+            backend writes one answer at a time, whatever is asked.
         max_queue: Requests that may wait; one more raises `QueueFullError`.
         cache_dir: Folder of downloaded models; `None` = the one that huggingface_hub uses.
         token: Token for the hub; `None` = `HF_TOKEN` or the token file; "" = none. It is part of a pickle.
         offline: Never ask the hub; `None` = as `HF_HUB_OFFLINE` says.
-        progress: Whether a download draws a progress bar, or a callable that is given (file name, bytes so far,
-            bytes in all or `None`) on the calling thread.
+        progress: Whether a download, or the laying out of a large model's weights, draws a progress bar when standard
+            error is a terminal; or a callable that is given (file name, bytes so far, bytes in all or `None`) of
+            downloads, on the calling thread.
         **aliases: Names that other libraries use: `model_path` (`model`); `n_ctx`, `num_ctx`, `max_model_len`
             (`context_length`); `n_threads`, `num_threads` (`threads`); `local_files_only` (`offline`);
             `memory_limit` (`memory`).
@@ -296,7 +306,9 @@ class Generator:
         context_length: int | None = None,
         device: Device | str = "auto",
         backend: Backend = "auto",
+        threads: int | None = None,
         kv_dtype: KvDtype = "f16",
+        memory: int | str = "auto",
         cache_dir: StrPath | None = None,
         token: str | None = None,
         offline: bool | None = None,
@@ -314,7 +326,9 @@ class Generator:
             context_length: As for `Generator`.
             device: As for `Generator`.
             backend: As for `Generator`.
+            threads: As for `Generator`.
             kv_dtype: As for `Generator`.
+            memory: As for `Generator`.
             cache_dir: As for `Generator`.
             token: As for `Generator`.
             offline: As for `Generator`.
@@ -340,7 +354,9 @@ class Generator:
             "context_length": context_length,
             "device": device,
             "backend": backend,
+            "threads": threads,
             "kv_dtype": kv_dtype,
+            "memory": memory,
             "cache_dir": cache_dir,
             "token": token,
             "offline": offline,
@@ -414,6 +430,7 @@ def _options(recipe: dict[str, Any]) -> _phicandle._Options:
     """Checks the arguments of a `Generator` and returns them for the Rust core."""
     model, path = _model(recipe["model"])
     threads, context = recipe["threads"], recipe["context_length"]
+    memory, memory_limit = _memory(recipe["memory"])
     return {
         "model": model,
         "path": path,
@@ -423,10 +440,11 @@ def _options(recipe: dict[str, Any]) -> _phicandle._Options:
         "chat_template": _optional_text("chat_template", recipe["chat_template"]),
         "device": text("device", recipe["device"]),
         "backend": text("backend", recipe["backend"]),
-        "threads": None if threads is None else integer("threads", threads, 1, 4096),
+        "threads": None if threads is None else integer("threads", threads, 1, 1024),
         "context_length": None if context is None else integer("context_length", context, 1),
-        "kv_dtype": _choice("kv_dtype", recipe["kv_dtype"], ("f16", "f32")),
-        "memory": _bytes(recipe["memory"]),
+        "kv_dtype": text("kv_dtype", recipe["kv_dtype"]),
+        "memory": memory,
+        "memory_limit": memory_limit,
         "max_batch": integer("max_batch", recipe["max_batch"], 1, 2**20),
         "max_queue": integer("max_queue", recipe["max_queue"], 0, 2**32),
         "cache_dir": None if recipe["cache_dir"] is None else file_path("cache_dir", recipe["cache_dir"]),
@@ -467,18 +485,12 @@ def _optional_text(name: str, value: object, *, secret: bool = False) -> str | N
     return text(name, value)
 
 
-def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    if value not in allowed or not isinstance(value, str):
-        raise wrong(name, " or ".join(f'"{item}"' for item in allowed), value)
-    return value
-
-
-def _bytes(value: object) -> int | None:
-    """Returns a `memory` argument in bytes; `None` for "auto"."""
-    if value == "auto":
-        return None
+def _memory(value: object) -> tuple[str, int | None]:
+    """Returns a `memory` argument as where the weights are kept, and the most bytes to plan for."""
+    if isinstance(value, str) and value in _MEMORY_MODES:
+        return value, None
     if not isinstance(value, str):
-        return integer("memory", value, 1)
+        return "auto", integer("memory", value, 1)
     digits = value.strip().upper().rstrip("BGIKM ")
     unit = value.strip().upper()[len(digits) :].strip()
     try:
@@ -486,8 +498,8 @@ def _bytes(value: object) -> int | None:
     except (KeyError, ValueError):
         amount = 0.0
     if not 1 <= amount < 2**63:
-        raise wrong("memory", 'a number of bytes, text such as "6GB", or "auto"', value)
-    return int(amount)
+        raise wrong("memory", 'a number of bytes, text such as "6GB", or "auto", "repack" or "mmap"', value)
+    return "auto", int(amount)
 
 
 def _callback(progress: Any) -> Any:

@@ -24,10 +24,12 @@ class MemoryPlan(_Facts):
 
     Attributes:
         weights_bytes: Weights as the backend holds them.
-        kv_bytes: Keys and values of one answer at the full context.
-        scratch_bytes: Working memory of the widest pass.
-        total_bytes: All together.
-        available_bytes: What this process may still take now.
+        mapped_bytes: Weights that stay in the file, in pages which the system shares between processes and takes
+            back when it must. Not part of the total.
+        kv_bytes: Keys and values of `context_length` tokens, which all answers share.
+        scratch_bytes: Working memory of the widest pass, and of each thread.
+        total_bytes: Weights, keys and values, and scratch.
+        available_bytes: What this process may still take now, or `memory=` where that is less.
         context_length: Tokens of context that the plan is for.
         fits: Whether `total_bytes` is within `available_bytes`.
 
@@ -39,6 +41,7 @@ class MemoryPlan(_Facts):
 
     __slots__ = (  # noqa: RUF023 - the order of the fields
         "weights_bytes",
+        "mapped_bytes",
         "kv_bytes",
         "scratch_bytes",
         "total_bytes",
@@ -48,6 +51,7 @@ class MemoryPlan(_Facts):
     )
 
     weights_bytes: int
+    mapped_bytes: int
     kv_bytes: int
     scratch_bytes: int
     total_bytes: int
@@ -77,7 +81,7 @@ class ModelInfo(_Facts):
         sliding_window: Tokens that attention looks back over; `None` = all.
         chat_template: The chat template's source.
         has_chat_template: Whether the template came from the file or the caller; `False` = Phi-3's own was taken.
-        backend: What computes: "candle".
+        backend: What computes: "native" or "candle".
         device: Where: "cpu", "cuda:0" or "metal".
         memory: The memory that was planned for.
         load_s: Seconds that loading took.
@@ -170,7 +174,7 @@ class CpuInfo(_Facts):
         features: Instruction sets found that matter to a kernel, for example "avx2".
         tiers: Kernel tiers that run here, the best last.
         tier: The tier in use: the best one, or the one that the environment variable `PHICANDLE_ISA` names.
-        threads: Threads that this process may run at once.
+        threads: Threads that compute unless another number is asked for.
 
     Example:
         >>> from phicandle import cpu_info

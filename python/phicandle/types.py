@@ -17,10 +17,10 @@ FinishReason = Literal["stop", "length", "cancelled", "timeout", "tool_calls"]
 Device = Literal["auto", "cpu", "cuda", "metal"]
 """Where to compute."""
 
-Backend = Literal["auto", "candle"]
+Backend = Literal["auto", "candle", "native"]
 """What computes."""
 
-KvDtype = Literal["f16", "f32"]
+KvDtype = Literal["f16", "q8"]
 """How keys and values are kept."""
 
 Overflow = Literal["error"]

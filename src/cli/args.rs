@@ -54,6 +54,9 @@ pub(super) enum Command {
     Rm(RmArgs),
     /// Show the tokens of a text.
     Tokenize(TokenizeArgs),
+    /// Measure how fast a model runs here, beside what this machine could do.
+    #[command(after_help = BENCH)]
+    Bench(BenchArgs),
     /// Show what this machine and this build offer.
     Doctor(DoctorArgs),
 }
@@ -181,6 +184,66 @@ pub(super) struct DoctorArgs {
     pub(super) json: bool,
 }
 
+/// The end of `bench --help`.
+const BENCH: &str = "\
+Without a flag of \"What to measure\" all is measured, as far as the model's
+context goes; with some, what they name. Lists have commas, as in -b 1,4,16.
+Load time, memory and the machine's limits are always there.
+
+  of limit  time that the machine needs at least, over the median: bytes of
+            weights, keys and values over the read bandwidth, or operations
+            over the arithmetic peak, whichever is longer
+  spread    from the fastest to the slowest repetition, over the median
+  check     a pass over guessed tokens, as speculation makes it
+  between   time per token that the engine adds: sampling, text, events";
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// A hub name, a path to a .gguf file, or `demo` [default: microsoft/Phi-3-mini-4k-instruct-gguf].
+    pub(super) model: Option<String>,
+    #[command(flatten)]
+    pub(super) hub: HubArgs,
+    /// Tokens of a prompt to read [default: 512].
+    #[arg(short, long, value_name = "TOKENS", value_delimiter = ',', help_heading = MEASURE)]
+    pub(super) prompt: Vec<usize>,
+    /// Tokens to write, one pass for each [default: 128].
+    #[arg(short = 'n', long, value_name = "TOKENS", help_heading = MEASURE)]
+    pub(super) generate: Option<usize>,
+    /// Sequences that write together; more than one are measured at the first depth [default: 1,4,16].
+    #[arg(short, long, value_name = "SEQUENCES", value_delimiter = ',', help_heading = MEASURE)]
+    pub(super) batch: Vec<usize>,
+    /// Tokens that a sequence holds before it is measured [default: 0,2048].
+    #[arg(short, long, value_name = "TOKENS", value_delimiter = ',', help_heading = MEASURE)]
+    pub(super) depth: Vec<usize>,
+    /// Guessed tokens to check in one pass, against the time of one token [default: 5].
+    #[arg(long, value_name = "TOKENS", help_heading = MEASURE)]
+    pub(super) verify: Option<usize>,
+    /// How often to measure each.
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    pub(super) repetitions: usize,
+    /// Threads to compute with, one run for each [default: what the backend chooses].
+    #[arg(short, long, value_name = "N", value_delimiter = ',')]
+    pub(super) threads: Vec<usize>,
+    /// What computes: auto, candle or native.
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    pub(super) backend: String,
+    /// Where the weights are kept: repack (copied for speed), mmap (left in the file) or auto (by the memory available).
+    #[arg(long, default_value = "auto", value_name = "MODE")]
+    pub(super) memory: String,
+    /// How keys and values are kept: f16, or q8 for half the memory.
+    #[arg(long, default_value = "f16", value_name = "TYPE")]
+    pub(super) kv_dtype: String,
+    /// Do not measure the machine's own limits (some seconds, and 2 GiB of memory meanwhile).
+    #[arg(long)]
+    pub(super) no_limits: bool,
+    /// Write one JSON object with every sample.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The heading of the flags that choose what `bench` measures.
+const MEASURE: &str = "What to measure";
+
 /// Which file of which repository, and where it is kept.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct HubArgs {
@@ -213,15 +276,21 @@ pub(super) struct EngineArgs {
     /// A file with a Jinja chat template to use in place of the model's own.
     #[arg(long, value_name = "FILE")]
     pub(super) chat_template: Option<PathBuf>,
-    /// What computes: auto or candle.
+    /// What computes: auto, candle or native.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub(super) backend: String,
     /// Where: auto, cpu, cuda, cuda:N or metal.
     #[arg(long, default_value = "auto", value_name = "NAME")]
     pub(super) device: String,
-    /// Threads to compute with [default: all that this process may use].
+    /// Threads to compute with [default: one for each core that this process may use].
     #[arg(short, long, value_name = "N")]
     pub(super) threads: Option<usize>,
+    /// Where the weights are kept: repack (copied for speed), mmap (left in the file) or auto (by the memory available).
+    #[arg(long, default_value = "auto", value_name = "MODE")]
+    pub(super) memory: String,
+    /// How keys and values are kept: f16, or q8 for half the memory.
+    #[arg(long, default_value = "f16", value_name = "TYPE")]
+    pub(super) kv_dtype: String,
     /// Tokens that prompt and answer may hold together [default: the longest that fits].
     #[arg(short, long, value_name = "TOKENS")]
     pub(super) context_length: Option<usize>,

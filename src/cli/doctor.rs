@@ -13,7 +13,7 @@ use super::{Failure, Outcome};
 use crate::env::{PHICANDLE_ISA, PHICANDLE_MODEL};
 use crate::error::Error;
 use crate::hub::{Hub, HubOptions};
-use crate::kernels::CpuInfo;
+use crate::kernels::{CpuInfo, default_threads};
 use crate::model::available_memory;
 
 /// Environment variables that change what phicandle does. Tokens are not among them: their values are secret.
@@ -136,24 +136,16 @@ fn cpu(problems: &mut Vec<String>) -> Section {
     if let Ok(cores) = System::physical_core_count() {
         section.add("cores", cores.to_string(), cores);
     }
-    let (threads, why) = threads();
-    section.add("threads", threads.to_string(), threads);
-    section.add("because", why.clone(), why);
+    let threads = default_threads();
+    section.add(
+        "threads",
+        format!("{threads}: the cores that this process may use (affinity and container limits counted)"),
+        threads,
+    );
+    // Candle's pool is one for the process, sized when it is first used.
+    let candle = candle_core::utils::get_num_threads();
+    section.add("candle threads", format!("{candle}, by RAYON_NUM_THREADS or the system"), candle);
     section
-}
-
-/// How many threads compute, and what decided it: Candle's pool is one for the process, sized when it is first used.
-fn threads() -> (usize, String) {
-    let threads = candle_core::utils::get_num_threads();
-    let why = if std::env::var("RAYON_NUM_THREADS").is_ok_and(|value| value.parse() == Ok(threads)) {
-        "RAYON_NUM_THREADS says so".to_owned()
-    } else {
-        let may = std::thread::available_parallelism().map_or(1, usize::from);
-        format!(
-            "one for each core; the process may run {may} at once (affinity and container limits counted)"
-        )
-    };
-    (threads, why)
 }
 
 fn memory() -> Section {

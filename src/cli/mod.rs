@@ -5,6 +5,7 @@
 
 mod answer;
 mod args;
+mod bench;
 mod chat;
 mod console;
 mod doctor;
@@ -89,6 +90,7 @@ fn execute(arguments: Arguments, demo: &Demo, console: &mut Console<'_>) -> i32 
         Command::Rm(args) => list::remove(&args, console),
         Command::Show(args) => show::run(&args, demo, console),
         Command::Tokenize(args) => tokenize::run(&args, demo, console),
+        Command::Bench(args) => bench::run(&args, demo, console),
         Command::Doctor(args) => doctor::run(&args, console),
     };
     let flushed = console.out.flush();

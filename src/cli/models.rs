@@ -11,13 +11,14 @@ use super::args::{EngineArgs, HubArgs};
 use super::console::Console;
 use super::failure::Failure;
 use super::log_lines::Drawn;
-use crate::engine::{Backend, Engine, LoadOptions, ModelSource};
+use crate::engine::{Backend, Engine, LoadOptions, ModelSource, Progress};
 use crate::env::PHICANDLE_MODEL;
 use crate::error::{Error, ErrorKind};
 use crate::hub::{
     DEFAULT_REPO, DEFAULT_TOKENIZER_REPO, Hub, HubOptions, LocalModel, ModelSpec, TOKENIZER_FILE,
 };
-use crate::model::Device;
+use crate::kernels::check_threads;
+use crate::model::{Device, KvDtype, MemoryMode};
 
 /// The name of the model that comes with phicandle.
 pub(super) const DEMO: &str = "demo";
@@ -128,6 +129,8 @@ pub(super) fn load_options(
 ) -> Result<LoadOptions, Failure> {
     // Cheap checks first: no download for the sake of a typing mistake.
     let (backend, device) = (Backend::parse(&args.backend)?, Device::parse(&args.device)?);
+    let (memory, kv_dtype) = (MemoryMode::parse(&args.memory)?, KvDtype::parse(&args.kv_dtype)?);
+    args.threads.map_or(Ok(()), check_threads)?;
     let chat_template = args.chat_template.as_deref().map(read_template).transpose()?;
     let Located { source, tokenizer } = locate(args.model.as_deref(), &args.hub, demo, console)?;
     Ok(LoadOptions {
@@ -137,6 +140,10 @@ pub(super) fn load_options(
         backend,
         threads: args.threads,
         context_length: args.context_length,
+        memory,
+        kv_dtype,
+        // A command has one answer at a time.
+        max_batch: 1,
         ..LoadOptions::new(source)
     })
 }
@@ -153,7 +160,7 @@ fn read_template(path: &Path) -> Result<String, Error> {
 
 /// Loads the model, with a sign of life on a terminal.
 pub(super) fn load(args: &EngineArgs, demo: &Demo, console: &Console<'_>) -> Result<Engine, Failure> {
-    let options = load_options(args, demo, console)?;
+    let mut options = load_options(args, demo, console)?;
     let _drawn = (console.err_terminal && !console.quiet).then(|| {
         let spinner = ProgressBar::new_spinner();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
@@ -161,6 +168,10 @@ pub(super) fn load(args: &EngineArgs, demo: &Demo, console: &Console<'_>) -> Res
         }
         spinner.set_message("loading the model");
         spinner.enable_steady_tick(Duration::from_millis(120));
+        let told = spinner.clone();
+        options.progress = Some(Progress(Arc::new(move |done, total| {
+            told.set_message(format!("loading the model: {} %", 100 * done / total.max(1)));
+        })));
         Drawn::new(spinner)
     });
     Ok(Engine::load(&options)?)

@@ -1,11 +1,9 @@
 //! The flags that say how tokens are chosen.
 
-use std::time::Duration;
-
 use clap::Args;
 
-use crate::error::{Error, Result};
-use crate::sampling::SamplingParams;
+use crate::error::Result;
+use crate::sampling::{SamplingParams, timeout};
 
 /// [`SamplingParams`] as flags. The defaults are the same but for the length: the command goes on to the end of the turn.
 #[derive(Debug, Clone, Args)]
@@ -94,19 +92,9 @@ impl SamplingArgs {
             include_stop: self.include_stop,
             ignore_eos: self.ignore_eos,
             min_tokens: self.min_tokens,
-            timeout: self.timeout.map(seconds).transpose()?,
+            timeout: self.timeout.map(timeout).transpose()?,
         })
     }
-}
-
-fn seconds(value: f64) -> Result<Duration> {
-    Duration::try_from_secs_f64(value).map_err(|_| {
-        Error::invalid(
-            "timeout",
-            format!("`timeout` is {value}, and must be more than 0 s."),
-            "Give a number of seconds, such as 30 or 0.5.",
-        )
-    })
 }
 
 fn parse_bias(text: &str) -> std::result::Result<(u32, f32), String> {

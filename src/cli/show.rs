@@ -253,6 +253,7 @@ impl<'a> Report<'a> {
             "memory": self.memory.as_ref().map(|memory| json!({
                 "context_length": memory.context_length,
                 "weights_bytes": memory.weights_bytes,
+                "mapped_bytes": memory.mapped_bytes,
                 "kv_bytes": memory.kv_bytes,
                 "scratch_bytes": memory.scratch_bytes,
                 "total_bytes": memory.total_bytes(),
@@ -269,19 +270,18 @@ impl<'a> Report<'a> {
 
 fn memory_rows(memory: &MemoryPlan) -> Vec<Vec<String>> {
     let verdict = if memory.fits() { "fits" } else { "does not fit" };
-    vec![
+    let total =
+        format!("{} of {} available: {verdict}", size(memory.total_bytes()), size(memory.available_bytes));
+    let mut rows = vec![
         row(["weights", &size(memory.weights_bytes)]),
         row(["keys and values", &size(memory.kv_bytes)]),
         row(["scratch", &size(memory.scratch_bytes)]),
-        row([
-            "total",
-            &format!(
-                "{} of {} available: {verdict}",
-                size(memory.total_bytes()),
-                size(memory.available_bytes)
-            ),
-        ]),
-    ]
+        row(["total", &total]),
+    ];
+    if memory.mapped_bytes > 0 {
+        rows.push(row(["shared with the file", &size(memory.mapped_bytes)]));
+    }
+    rows
 }
 
 fn plan_json(plan: &ModelPlan) -> Value {

@@ -201,6 +201,9 @@ fn a_parameter_out_of_range_is_wrong_usage() {
         (["--timeout", "-3"], "timeout"),
         (["--device", "tpu"], "device"),
         (["--backend", "magic"], "backend"),
+        (["--memory", "swap"], "memory"),
+        (["--kv-dtype", "q8_0"], "kv_dtype"),
+        (["--threads", "0"], "threads"),
         (["--filename", "x.gguf"], "--filename"),
         (["-n", "0"], "max_tokens"),
     ] {
@@ -563,4 +566,31 @@ fn doctor_reports() {
     assert!(object["memory"]["available"].as_u64().unwrap() > 0);
     let done = bare(&args, "");
     assert!(done.out.contains("tier") && done.out.ends_with("Models run here.\n"), "{done:?}");
+}
+
+#[test]
+fn bench_measures_what_it_is_asked_for() {
+    let Some(demo) = demo() else { return };
+    let args = ["bench", "demo", "-p", "16,99999", "-n", "4", "-r", "2", "--no-limits"];
+    let done = piped(&demo, &args, "");
+    assert_eq!(done.code, 0, "{done:?}");
+    for part in
+        ["parameters", "prefill 16 ", "decode 4 ", "between passes", "load ", "Memory at a context of 16"]
+    {
+        assert!(done.out.contains(part), "{part} is missing: {}", done.out);
+    }
+    assert!(!done.out.contains("check ") && !done.out.contains("decode 4 at"), "{done:?}");
+    assert!(done.err.contains("Left out: prefill 99999."), "{done:?}");
+    assert_eq!(piped(&demo, &["bench", "demo", "-r", "0"], "").code, USAGE);
+}
+
+#[test]
+fn ctrl_c_ends_a_bench_with_what_was_measured() {
+    let Some(demo) = demo() else { return };
+    let setting = Setting::default();
+    let guard = setting.interrupts.answering();
+    setting.interrupts.press();
+    drop(guard);
+    let done = at(&setting, &demo, &["bench", "demo", "-n", "4", "--no-limits", "--json"], "");
+    assert_eq!((done.code, &done.json()["interrupted"]), (130, &Value::Bool(true)), "{done:?}");
 }

@@ -1,5 +1,6 @@
 //! Facts about a loaded model.
 
+use super::options::Backend;
 use crate::gguf::{ModelPlan, RopeScaling};
 use crate::model::{Device, MemoryPlan};
 
@@ -38,7 +39,7 @@ pub struct ModelInfo {
     pub chat_template: String,
     /// Whether the template came from the file or the caller; false: Phi-3's own was taken.
     pub has_chat_template: bool,
-    /// What computes: `candle`.
+    /// What computes: `native` or `candle`.
     pub backend: &'static str,
     /// Where: `cpu`, `cuda:0`, `metal`.
     pub device: String,
@@ -54,6 +55,7 @@ pub(super) struct Loaded<'a> {
     pub(super) chat_template: &'a str,
     pub(super) has_chat_template: bool,
     pub(super) device: Device,
+    pub(super) backend: Backend,
     pub(super) memory: MemoryPlan,
     pub(super) load_s: f64,
 }
@@ -87,7 +89,7 @@ impl ModelInfo {
             sliding_window: plan.sliding_window,
             chat_template: loaded.chat_template.to_owned(),
             has_chat_template: loaded.has_chat_template,
-            backend: "candle",
+            backend: loaded.backend.name(),
             device: loaded.device.name(),
             memory: loaded.memory,
             load_s: loaded.load_s,

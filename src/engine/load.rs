@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::info::{Loaded, ModelInfo};
-use super::options::{Backend, LoadOptions, ModelSource};
+use super::options::{LoadOptions, ModelSource};
+use super::place::Place;
 use crate::chat::ChatTemplate;
 use crate::error::{Error, Result};
 use crate::gguf::{GgufFile, Metadata, ModelPlan};
-use crate::model::{CandleBackend, Forward, MemoryPlan};
+use crate::model::Forward;
 use crate::tokenizer::Tokenizer;
-
-/// The smallest context that is worth shrinking to when memory is short, in tokens.
-const SMALLEST_CONTEXT: usize = 512;
 
 /// The metadata key of the chat template.
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
@@ -44,9 +42,9 @@ pub(super) fn load(options: &LoadOptions) -> Result<Parts> {
     let start = Instant::now();
     let (file, plan) = open(&options.source)?;
     let metadata = &file.header().metadata;
-    let memory = plan_memory(&plan, options.context_length, file.name())?;
-    memory.check(file.name())?;
-    warn_threads(options.threads);
+    let place = Place::find(&file, &plan, options)?;
+    place.memory.check(file.name())?;
+    let source = file.name().to_owned();
     let tokenizer = Arc::new(tokenizer(options.tokenizer.as_deref(), metadata)?);
     if tokenizer.vocab_size() > plan.vocab_size {
         return Err(Error::corrupt(
@@ -61,59 +59,21 @@ pub(super) fn load(options: &LoadOptions) -> Result<Parts> {
     }
     let (template, has_chat_template) = template(options.chat_template.as_deref(), metadata, &tokenizer)?;
     let end_of_turn = tokenizer.end_of_turn_ids(Some(template.source()));
-    let model = match options.backend {
-        Backend::Auto | Backend::Candle => {
-            CandleBackend::load(&file, &plan, options.device, memory.context_length)?
-        }
-    };
+    let model = place.load(file, &plan, options)?;
     let load = start.elapsed();
     let info = ModelInfo::new(
         &plan,
         &Loaded {
-            source: file.name(),
+            source: &source,
             chat_template: template.source(),
             has_chat_template,
             device: options.device,
-            memory,
+            backend: place.backend,
+            memory: place.memory,
             load_s: load.as_secs_f64(),
         },
     );
-    Ok(Parts { model: Box::new(model), tokenizer, template, end_of_turn, info, load })
-}
-
-/// The memory plan for the context asked for, or for the longest that fits.
-///
-/// # Errors
-/// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) when the backend would run the model wrongly.
-pub(super) fn plan_memory(plan: &ModelPlan, asked: Option<usize>, name: &str) -> Result<MemoryPlan> {
-    let longest = CandleBackend::longest_context(plan)?;
-    if let Some(asked) = asked {
-        if asked == 0 {
-            return Err(Error::invalid(
-                "context_length",
-                "A context of 0 tokens holds nothing.",
-                "Ask for 1 or more.",
-            ));
-        }
-        return Ok(CandleBackend::memory(plan, asked));
-    }
-    if longest < plan.context_length {
-        log::warn!(
-            "{name}: the context is {longest} tokens, not the file's {}: past that the candle backend would give wrong text",
-            plan.context_length
-        );
-    }
-    let mut memory = CandleBackend::memory(plan, longest);
-    while !memory.fits() && memory.context_length / 2 >= SMALLEST_CONTEXT {
-        memory = CandleBackend::memory(plan, memory.context_length / 2);
-    }
-    if memory.context_length < longest {
-        log::warn!(
-            "{name}: the context is {} tokens, not {longest}: more does not fit into memory",
-            memory.context_length
-        );
-    }
-    Ok(memory)
+    Ok(Parts { model, tokenizer, template, end_of_turn, info, load })
 }
 
 fn tokenizer(file: Option<&Path>, metadata: &Metadata) -> Result<Tokenizer> {
@@ -139,15 +99,5 @@ fn template(given: Option<&str>, metadata: &Metadata, tokenizer: &Tokenizer) -> 
             log::warn!("the file has no chat template ({CHAT_TEMPLATE}): Phi-3's is used");
             Ok((ChatTemplate::phi3()?, false))
         }
-    }
-}
-
-/// Candle's thread pool is one for the process and takes its size from the environment.
-fn warn_threads(asked: Option<usize>) {
-    let used = candle_core::utils::get_num_threads();
-    if let Some(asked) = asked.filter(|&asked| asked != used) {
-        log::warn!(
-            "threads={asked} has no effect on the candle backend, which uses {used}: set RAYON_NUM_THREADS={asked} before the program starts"
-        );
     }
 }

@@ -3,7 +3,9 @@
 mod event;
 mod info;
 mod load;
+mod loaded;
 mod options;
+mod place;
 mod request;
 mod scheduler;
 mod sequence;
@@ -24,7 +26,8 @@ use std::time::Duration;
 
 pub use event::{Chunk, Event, EventStream, Finish, FinishReason, Poll, StopReason, Waker};
 pub use info::ModelInfo;
-pub use options::{Backend, DEFAULT_MAX_QUEUE, LoadOptions, ModelSource};
+pub use loaded::LoadedModel;
+pub use options::{Backend, DEFAULT_MAX_BATCH, DEFAULT_MAX_QUEUE, LoadOptions, ModelSource, Progress};
 pub use request::{Prompt, Request};
 pub use stats::{Metrics, Stats, Usage};
 #[cfg(feature = "python")]
@@ -35,6 +38,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Forward, Limits, MemoryPlan};
 use crate::tokenizer::Tokenizer;
 use load::Parts;
+use place::Place;
 use sequence::{Sequence, Start};
 use ticket::Ticket;
 use worker::Status;
@@ -78,10 +82,11 @@ impl Engine {
     /// The memory that a model would take, from its header alone.
     ///
     /// # Errors
-    /// Any error of the file's header, and [`ErrorKind::UnsupportedModel`] for a model that would run wrongly.
+    /// Any error of the file's header, [`ErrorKind::UnsupportedModel`] for a model that would run wrongly, and
+    /// [`ErrorKind::InvalidParameter`] for options out of range.
     pub fn estimate(options: &LoadOptions) -> Result<MemoryPlan> {
         let (file, plan) = load::open(&options.source)?;
-        load::plan_memory(&plan, options.context_length, file.name())
+        Ok(Place::find(&file, &plan, options)?.memory)
     }
 
     fn start(parts: Parts, max_queue: usize) -> Result<Self> {

@@ -10,6 +10,8 @@ pub(super) struct Scheduler {
     waiting: VecDeque<Sequence>,
     slots: Vec<Option<Sequence>>,
     run_tokens: usize,
+    /// Tokens for which there is memory.
+    kv_tokens: usize,
 }
 
 impl Scheduler {
@@ -18,6 +20,7 @@ impl Scheduler {
             waiting: VecDeque::new(),
             slots: (0..limits.slots.max(1)).map(|_| None).collect(),
             run_tokens: limits.run_tokens,
+            kv_tokens: limits.kv_tokens,
         }
     }
 
@@ -34,22 +37,37 @@ impl Scheduler {
         (self.waiting.len(), self.slots.iter().flatten().count())
     }
 
-    /// Moves waiting sequences into free slots, the longest-waiting first.
+    /// Moves waiting sequences into free slots, the longest-waiting first, as long as there is memory for all that they may
+    /// grow to. One that fits nowhere alone goes alone.
     pub(super) fn admit(&mut self) {
+        let mut taken: usize = self.slots.iter().flatten().map(Sequence::most_tokens).sum();
         for slot in self.slots.iter_mut().filter(|slot| slot.is_none()) {
+            let Some(next) = self.waiting.front() else { return };
+            let most = next.most_tokens();
+            if taken > 0 && taken + most > self.kv_tokens {
+                return;
+            }
+            taken += most;
             *slot = self.waiting.pop_front();
         }
     }
 
-    /// The next pass: the next tokens of every sequence in a slot.
+    /// Whether any sequence in a slot was ended by its caller or the clock.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.slots.iter().flatten().any(|sequence| sequence.interrupted().is_some())
+    }
+
+    /// The next pass: the next tokens of every sequence in a slot. A run's worth of tokens is shared by all of them, so that a
+    /// pass is not longer for many prompts than for one; a sequence for which none is left gets one.
     pub(super) fn plan(&mut self) -> Batch {
-        let run_tokens = self.run_tokens;
+        let mut left = self.run_tokens;
         let runs = self
             .slots
             .iter_mut()
             .enumerate()
             .filter_map(|(slot, sequence)| {
-                let (start, tokens, wants_logits) = sequence.as_mut()?.next_tokens(run_tokens);
+                let (start, tokens, wants_logits) = sequence.as_mut()?.next_tokens(left);
+                left = left.saturating_sub(tokens.len());
                 Some(Run { slot, start, tokens: tokens.to_vec(), wants_logits })
             })
             .collect();

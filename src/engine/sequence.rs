@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 use crate::sampling::{Sampler, SamplingParams};
 use crate::tokenizer::{TokenStream, Tokenizer};
 
+/// Tokens for which a backend takes memory at a time.
+const KV_BLOCK: usize = 64;
+
 /// One request on its way from prompt to answer.
 pub(super) struct Sequence {
     prompt: Vec<u32>,
@@ -97,6 +100,13 @@ impl Sequence {
             }
             Some(last) => (self.prompt.len() + self.generated.len() - 1, std::slice::from_ref(last), true),
         }
+    }
+
+    /// Tokens that the prompt and the answer have at most, in whole blocks of memory.
+    pub(super) fn most_tokens(&self) -> usize {
+        let answer = self.params.max_tokens.unwrap_or(self.context_length);
+        let most = self.prompt.len().saturating_add(answer).min(self.context_length);
+        most.next_multiple_of(KV_BLOCK)
     }
 
     /// Tells the sequence that `count` tokens of its prompt were computed.

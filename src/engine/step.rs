@@ -37,7 +37,13 @@ impl Ended {
 }
 
 /// Ends what was interrupted, fills the free slots, and runs one pass for all of them.
-pub(super) fn step(scheduler: &mut Scheduler, model: &mut dyn Forward, logits: &mut Logits) -> Progress {
+/// `closing` says that the engine wants to end.
+pub(super) fn step(
+    scheduler: &mut Scheduler,
+    model: &mut dyn Forward,
+    logits: &mut Logits,
+    closing: &dyn Fn() -> bool,
+) -> Progress {
     let mut progress = Progress::default();
     end_interrupted(scheduler, model, &mut progress);
     scheduler.admit();
@@ -45,11 +51,16 @@ pub(super) fn step(scheduler: &mut Scheduler, model: &mut dyn Forward, logits: &
     if batch.runs.is_empty() {
         return progress;
     }
-    if let Err(error) = model.forward(&batch, logits) {
-        for run in &batch.runs {
-            leave(scheduler, model, run.slot, Err(error.clone()), &mut progress);
+    match model.forward(&batch, logits, &|| closing() || scheduler.is_interrupted()) {
+        Ok(true) => {}
+        // Whoever asked for it leaves at the next step; the others' tokens come again.
+        Ok(false) => return progress,
+        Err(error) => {
+            for run in &batch.runs {
+                leave(scheduler, model, run.slot, Err(error.clone()), &mut progress);
+            }
+            return progress;
         }
-        return progress;
     }
     let mut rows = logits.rows_mut();
     for run in &batch.runs {

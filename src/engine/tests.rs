@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use super::info::{Loaded, ModelInfo};
 use super::load::Parts;
+use super::scheduler::Scheduler;
+use super::sequence::{Sequence, Start};
+use super::ticket::Ticket;
 use super::*;
 use crate::gguf::{Architecture, ModelPlan, RopePlan, RopeScaling};
 use crate::model::{Batch, Device, Logits, available_memory};
@@ -28,35 +32,55 @@ enum Script {
     Failing,
     /// Panics in every pass.
     Panicking,
+    /// Waits in the first pass with several sequences until it is told to stop.
+    Stopped,
 }
 
 struct Scripted {
     script: Script,
     vocab_size: usize,
     /// The tokens seen in each slot, to check that positions are continuous.
-    seen: Vec<u32>,
+    seen: Vec<Vec<u32>>,
     longest_run: Arc<AtomicUsize>,
+    /// Hears when a pass waits to be stopped.
+    waits: Option<Sender<()>>,
 }
 
 impl Forward for Scripted {
     fn limits(&self) -> Limits {
-        Limits { slots: 1, run_tokens: RUN, context_length: CONTEXT, vocab_size: self.vocab_size }
+        Limits {
+            slots: self.seen.len(),
+            run_tokens: RUN,
+            context_length: CONTEXT,
+            kv_tokens: CONTEXT * self.seen.len(),
+            vocab_size: self.vocab_size,
+        }
     }
 
-    fn forward(&mut self, batch: &Batch, logits: &mut Logits) -> Result<()> {
+    fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool> {
         logits.reset(self.vocab_size);
-        for run in &batch.runs {
-            if run.start == 0 {
-                self.seen.clear();
+        if batch.runs.len() > 1
+            && let Some(waits) = self.waits.take()
+        {
+            waits.send(()).unwrap();
+            while !stop() {
+                std::thread::yield_now();
             }
-            assert_eq!(run.start, self.seen.len(), "positions are continuous");
-            self.seen.extend(&run.tokens);
+            return Ok(false);
+        }
+        for run in &batch.runs {
+            let seen = &mut self.seen[run.slot];
+            if run.start == 0 {
+                seen.clear();
+            }
+            assert_eq!(run.start, seen.len(), "positions are continuous");
+            seen.extend(&run.tokens);
             self.longest_run.fetch_max(run.tokens.len(), Ordering::SeqCst);
             match self.script {
                 Script::Failing => return Err(Error::internal("Scripted failure.")),
                 Script::Panicking => panic!("scripted panic"),
                 Script::Slow => std::thread::sleep(Duration::from_millis(1)),
-                Script::Alphabet | Script::NotANumber => {}
+                Script::Alphabet | Script::NotANumber | Script::Stopped => {}
             }
             if run.wants_logits {
                 let last = *run.tokens.last().unwrap() as usize;
@@ -68,15 +92,15 @@ impl Forward for Scripted {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn release(&mut self, _slot: usize) {
-        self.seen.clear();
+    fn release(&mut self, slot: usize) {
+        self.seen[slot].clear();
     }
 
-    fn kv_bytes(&self, _slot: usize) -> u64 {
-        self.seen.len() as u64
+    fn kv_bytes(&self, slot: usize) -> u64 {
+        self.seen[slot].len() as u64
     }
 }
 
@@ -103,6 +127,13 @@ fn tokenizer() -> Tokenizer {
 }
 
 fn engine_with(script: Script, max_queue: usize) -> (Engine, Arc<AtomicUsize>) {
+    let (engine, longest_run, _) = engine_of(script, 1, max_queue);
+    (engine, longest_run)
+}
+
+/// An engine with `slots` slots, the longest run that it has seen, and word of a pass that waits.
+fn engine_of(script: Script, slots: usize, max_queue: usize) -> (Engine, Arc<AtomicUsize>, Receiver<()>) {
+    let (waits, waiting) = channel();
     let tokenizer = Arc::new(tokenizer());
     let template = ChatTemplate::phi3().unwrap();
     let longest_run = Arc::<AtomicUsize>::default();
@@ -136,6 +167,7 @@ fn engine_with(script: Script, max_queue: usize) -> (Engine, Arc<AtomicUsize>) {
     };
     let memory = MemoryPlan {
         weights_bytes: 0,
+        mapped_bytes: 0,
         kv_bytes: 0,
         scratch_bytes: 0,
         available_bytes: available_memory(),
@@ -148,6 +180,7 @@ fn engine_with(script: Script, max_queue: usize) -> (Engine, Arc<AtomicUsize>) {
             chat_template: template.source(),
             has_chat_template: false,
             device: Device::Cpu,
+            backend: Backend::Candle,
             memory,
             load_s: 0.0,
         },
@@ -156,8 +189,9 @@ fn engine_with(script: Script, max_queue: usize) -> (Engine, Arc<AtomicUsize>) {
         model: Box::new(Scripted {
             script,
             vocab_size,
-            seen: Vec::new(),
+            seen: vec![Vec::new(); slots],
             longest_run: Arc::clone(&longest_run),
+            waits: (script == Script::Stopped).then_some(waits),
         }),
         end_of_turn: tokenizer.end_of_turn_ids(Some(template.source())),
         tokenizer,
@@ -165,7 +199,7 @@ fn engine_with(script: Script, max_queue: usize) -> (Engine, Arc<AtomicUsize>) {
         info,
         load: Duration::ZERO,
     };
-    (Engine::start(parts, max_queue).unwrap(), longest_run)
+    (Engine::start(parts, max_queue).unwrap(), longest_run, waiting)
 }
 
 fn engine(script: Script) -> Engine {
@@ -384,4 +418,116 @@ fn threads_take_turns_and_read_their_own_text() {
             });
         }
     });
+}
+
+#[test]
+fn a_pass_that_is_stopped_comes_again_for_the_others() {
+    let (engine, _, waiting) = engine_of(Script::Stopped, 2, 4);
+    let stays = engine.submit(request("abc", |params| params.max_tokens = Some(20))).unwrap();
+    let leaves = engine.submit(request("m", |params| params.max_tokens = None)).unwrap();
+    waiting.recv_timeout(SOON).unwrap();
+    leaves.cancel();
+    assert_eq!(finish(read(&leaves).1).reason, FinishReason::Cancelled);
+    let (text, last) = read(&stays);
+    assert_eq!((text.as_str(), finish(last).reason), ("defghijklmnopqrstuvw", FinishReason::Length));
+}
+
+#[test]
+fn a_pass_is_stopped_when_the_engine_closes() {
+    let (engine, _, waiting) = engine_of(Script::Stopped, 2, 4);
+    let streams =
+        ["a", "b"].map(|prompt| engine.submit(request(prompt, |params| params.max_tokens = None)).unwrap());
+    waiting.recv_timeout(SOON).unwrap();
+    engine.close();
+    for stream in streams {
+        assert!(matches!(failure(read(&stream).1).kind(), ErrorKind::Closed));
+    }
+}
+
+#[test]
+fn sequences_in_several_slots_do_not_mix() {
+    let (engine, longest_run, _) = engine_of(Script::Alphabet, 3, 64);
+    let streams: Vec<_> = ('a'..='j')
+        .map(|letter| {
+            let prompt: String = (letter..='k').collect();
+            engine.submit(request(&prompt, |params| params.max_tokens = Some(9))).unwrap()
+        })
+        .collect();
+    for stream in &streams {
+        assert_eq!(read(stream).0, "lmnopqrst");
+    }
+    assert_eq!(longest_run.load(Ordering::SeqCst), RUN);
+}
+
+/// A scheduler for `kv_tokens` tokens in four slots, with a waiting sequence for each prompt length, and the ends of their
+/// streams.
+fn scheduler(kv_tokens: usize, prompts: &[usize]) -> (Scheduler, Vec<EventStream>) {
+    const LONG: usize = 1024;
+    let limits = Limits { slots: 4, run_tokens: RUN, context_length: LONG, kv_tokens, vocab_size: 30 };
+    let mut scheduler = Scheduler::new(limits);
+    let (tokenizer, taken) = (Arc::new(tokenizer()), Arc::<AtomicUsize>::default());
+    let mut streams = Vec::new();
+    for &length in prompts {
+        let (events, stream) = event::channel();
+        streams.push(stream);
+        scheduler.push(Sequence::new(Start {
+            prompt: vec![0; length],
+            params: SamplingParams { max_tokens: Some(8), ..SamplingParams::default() },
+            seed: 0,
+            end_of_turn: BTreeSet::new(),
+            tokenizer: Arc::clone(&tokenizer),
+            context_length: LONG,
+            load: Duration::ZERO,
+            events,
+            ticket: Ticket::take(&taken, 100).unwrap(),
+        }));
+    }
+    (scheduler, streams)
+}
+
+#[test]
+fn sequences_are_admitted_while_there_is_memory_for_all_that_they_may_become() {
+    // With 8 tokens of answer and in whole blocks: 64, 128, 64, 64.
+    let (mut scheduler, _streams) = scheduler(192, &[56, 57, 1, 1]);
+    scheduler.admit();
+    assert_eq!((scheduler.active(), scheduler.counts()), (vec![0, 1], (2, 2)));
+    drop(scheduler.take(1));
+    scheduler.admit();
+    assert_eq!(scheduler.active(), [0, 1, 2]);
+    drop(scheduler.take(0));
+    scheduler.admit();
+    assert_eq!((scheduler.active(), scheduler.counts()), (vec![1, 2], (0, 2)));
+}
+
+#[test]
+fn nobody_overtakes_and_one_that_is_too_large_goes_alone() {
+    let (mut scheduler, _streams) = scheduler(128, &[1, 500, 1]);
+    scheduler.admit();
+    assert_eq!(scheduler.active(), [0], "the second waits, and the third behind it");
+    drop(scheduler.take(0));
+    scheduler.admit();
+    assert_eq!((scheduler.active(), scheduler.counts()), (vec![0], (1, 1)), "alone");
+    drop(scheduler.take(0));
+    scheduler.admit();
+    assert_eq!(scheduler.counts(), (0, 1));
+}
+
+#[test]
+fn the_prompts_of_a_pass_share_one_run() {
+    let (mut scheduler, _streams) = scheduler(1024, &[6, 9, 2]);
+    scheduler.admit();
+    let mut passes = Vec::new();
+    while passes.len() < 5 {
+        let batch = scheduler.plan();
+        for run in &batch.runs {
+            scheduler.slot_mut(run.slot).unwrap().advance(run.tokens.len());
+            if run.wants_logits {
+                drop(scheduler.take(run.slot));
+            }
+        }
+        passes.push(batch.runs.iter().map(|run| (run.slot, run.start, run.tokens.len())).collect::<Vec<_>>());
+    }
+    assert_eq!(passes[0], [(0, 0, 4), (1, 0, 1), (2, 0, 1)]);
+    assert_eq!(passes[1], [(0, 4, 2), (1, 1, 2), (2, 1, 1)]);
+    assert_eq!((&*passes[2], &*passes[3], &*passes[4]), (&[(1, 3, 4)][..], &[(1, 7, 2)][..], &[][..]));
 }

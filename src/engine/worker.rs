@@ -38,7 +38,9 @@ pub(super) fn work(mut model: Box<dyn Forward>, requests: &Receiver<Sequence>, s
     let mut scheduler = Scheduler::new(model.limits());
     let mut logits = Logits::default();
     while receive(&mut scheduler, requests, status) {
-        let stepped = catch_unwind(AssertUnwindSafe(|| step(&mut scheduler, model.as_mut(), &mut logits)));
+        let closing = || status.closing.load(Ordering::Acquire);
+        let stepped =
+            catch_unwind(AssertUnwindSafe(|| step(&mut scheduler, model.as_mut(), &mut logits, &closing)));
         match stepped {
             Ok(progress) => {
                 record(&scheduler, model.as_ref(), &progress, status);

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use super::header::Header;
@@ -99,6 +100,30 @@ impl GgufFile {
         range
             .and_then(|range| self.bytes().get(range))
             .ok_or_else(|| bad_tensor(&tensor.name, None, "lies outside the file."))
+    }
+
+    /// Has the system bring `bytes`, a part of [`GgufFile::bytes`], into this process's memory in one go. Waits until they
+    /// are there. A hint: without it, or for other bytes, they come page by page as they are touched.
+    pub fn populate(&self, bytes: &[u8]) {
+        if let Some((map, range)) = self.mapped(bytes) {
+            map.populate(range);
+        }
+    }
+
+    /// Tells the system that `bytes`, a part of [`GgufFile::bytes`], are not needed any more, so that they do not count as this
+    /// process's memory. A hint: they may be read again, and are the same.
+    pub fn release(&self, bytes: &[u8]) {
+        if let Some((map, range)) = self.mapped(bytes) {
+            map.release(range);
+        }
+    }
+
+    /// Where in the map `bytes` lie. None when they are not of this file, or it is not mapped.
+    fn mapped(&self, bytes: &[u8]) -> Option<(&Map, Range<usize>)> {
+        let Bytes::Mapped(map) = &self.bytes else { return None };
+        let start = bytes.as_ptr().addr().checked_sub(map.as_ptr().addr())?;
+        let end = start.checked_add(bytes.len())?;
+        (start < end && end <= map.len()).then_some((map, start..end))
     }
 }
 

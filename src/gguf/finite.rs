@@ -23,6 +23,8 @@ pub fn check_finite(kind: GgmlType, bytes: &[u8]) -> Option<usize> {
         Q4_K => first::<144>(bytes, |&[a, b, c, d, ..]| half([a, b]) && half([c, d])),
         Q5_K => first::<176>(bytes, |&[a, b, c, d, ..]| half([a, b]) && half([c, d])),
         Q6_K => first::<210>(bytes, |&[.., a, b]| half([a, b])),
+        IQ4_NL => first::<18>(bytes, |&[a, b, ..]| half([a, b])),
+        IQ4_XS => first::<136>(bytes, |&[a, b, ..]| half([a, b])),
         Q8_K => first::<292>(bytes, |&[a, b, c, d, ..]| single([a, b, c, d])),
         _ => None,
     }

@@ -36,6 +36,6 @@ pub use finite::check_finite;
 pub use header::Header;
 pub use metadata::Metadata;
 pub use plan::{Architecture, ModelPlan};
-pub use rope::{RopePlan, RopeScaling};
+pub use rope::{FREQUENCY_FACTORS, LONG_FACTORS, RopePlan, RopeScaling, SHORT_FACTORS};
 pub use strings::StringArray;
 pub use tensor::TensorInfo;

@@ -97,8 +97,8 @@ impl ModelPlan {
     /// Checks the model that `header` describes.
     ///
     /// # Errors
-    /// `UnsupportedModel` for another architecture, a split file, an adapter, a type of weights that Candle does not read
-    /// or an unknown rope scaling; `CorruptModel` for a value out of range, a missing key or tensor, or parts that
+    /// `UnsupportedModel` for another architecture, a split file, an adapter, a type of weights that no backend reads or
+    /// an unknown rope scaling; `CorruptModel` for a value out of range, a missing key or tensor, or parts that
     /// contradict each other.
     pub fn from_header(header: &Header) -> Result<Self> {
         let metadata = &header.metadata;

@@ -11,11 +11,11 @@ const DEFAULT_FREQ_BASE: f64 = 10_000.0;
 /// Largest factor by which a context may be stretched.
 const MAX_FACTOR: f64 = 65_536.0;
 /// Factors for contexts longer than the original one, and for those that are not.
-pub(super) const LONG_FACTORS: &str = "rope_factors_long.weight";
+pub const LONG_FACTORS: &str = "rope_factors_long.weight";
 /// See [`LONG_FACTORS`].
-pub(super) const SHORT_FACTORS: &str = "rope_factors_short.weight";
+pub const SHORT_FACTORS: &str = "rope_factors_short.weight";
 /// Llama 3.1's factors, one for each frequency, at every context length.
-pub(super) const FREQUENCY_FACTORS: &str = "rope_freqs.weight";
+pub const FREQUENCY_FACTORS: &str = "rope_freqs.weight";
 
 /// The rotation that the model was trained with.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// What an expected tensor is for; it decides which types it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// A weight matrix, of any type that Candle reads.
+    /// A weight matrix: any type for which [`GgmlType::is_weight`](super::GgmlType::is_weight) holds.
     Matrix,
     /// A norm or a bias: a plain float.
     Vector,

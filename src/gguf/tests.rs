@@ -427,6 +427,16 @@ fn paths_that_are_no_model_say_what_is_near() {
     }
     let outside = TensorInfo { offset: u64::MAX, ..header.tensors[0].clone() };
     assert!(file.tensor_bytes(&outside).is_err());
+
+    // Hints about pages: any part of the file, and bytes from elsewhere, which have no pages in it.
+    let before = file.bytes().to_vec();
+    let foreign = [1_u8; 100_000];
+    for bytes in [file.bytes(), &file.bytes()[7..9], &[], &foreign, &before] {
+        file.populate(bytes);
+        file.release(bytes);
+    }
+    assert_eq!(file.bytes(), before);
+    assert_eq!(foreign, [1; 100_000]);
 }
 
 #[test]
@@ -455,6 +465,8 @@ fn bad_scales_are_found_in_every_weight_type() {
         (GgmlType::Q4_K, &[0, 2]),
         (GgmlType::Q5_K, &[0, 2]),
         (GgmlType::Q6_K, &[208]),
+        (GgmlType::IQ4_NL, &[0]),
+        (GgmlType::IQ4_XS, &[0]),
         (GgmlType::F16, &[0]),
     ] {
         for &offset in offsets {

@@ -1,6 +1,7 @@
 //! How far a download has come: told to a callback, drawn as a bar.
 
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -15,6 +16,28 @@ pub struct Progress {
     pub done: u64,
     /// Bytes of the whole file, when the server says.
     pub total: Option<u64>,
+}
+
+/// Work on fewer bytes is done before a bar could be read.
+const WORTH_A_BAR: u64 = 64 << 20;
+
+/// A bar for work in bytes that is no download, such as laying out weights: to be told the bytes done and the bytes in all.
+/// It is drawn when standard error is a terminal and the work is not small, and goes away at the end.
+pub fn work_bar(what: &'static str) -> impl Fn(u64, u64) + Send + Sync {
+    let bar = Mutex::new(None::<ProgressBar>);
+    move |done, total| {
+        if total < WORTH_A_BAR || !std::io::stderr().is_terminal() {
+            return;
+        }
+        let mut bar = bar.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = || Progress { file: what.to_owned(), done, total: Some(total) };
+        let drawn = bar.get_or_insert_with(|| new_bar(&file()));
+        drawn.set_position(done);
+        if done >= total {
+            drawn.finish_and_clear();
+            *bar = None;
+        }
+    }
 }
 
 /// Passes progress on to the caller's callback and to the bar.

@@ -46,6 +46,12 @@ impl Arena {
     }
 }
 
+impl AsRef<[u8]> for Arena {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl Deref for Arena {
     type Target = [u8];
 

@@ -1,15 +1,19 @@
-//! What this CPU can do, and the place of phicandle's own arithmetic: threads, memory, vectors, kernels. Imports nothing of
-//! the crate but its errors and the types of weights.
+//! Arithmetic of our own, and what it stands on: instructions, threads, memory. Imports nothing of the crate but its errors and
+//! the types of weights.
 
 #![allow(unsafe_code)]
 
 mod activation;
 mod arena;
 mod attention;
+mod compute;
 mod cpus;
 mod disjoint;
 mod exp;
 mod isa;
+mod libm_exp;
+mod limits;
+mod matmul;
 mod norm;
 mod pool;
 #[cfg(test)]
@@ -19,9 +23,17 @@ mod scratch;
 mod simd;
 mod worker;
 
+pub(crate) use attention::{AttentionPlan, Heads, KvCache, KvShape, Rows, Run};
+pub(crate) use libm_exp::exp_below;
+pub(crate) use matmul::{Activations, Copied, Forms, Matrix, Memory, Norm, Then, family, is_weight};
+pub(crate) use rope::{Factors, Pairs, Rope, Rotation, Stretch, long_rope_magnitude};
+
 pub use arena::Arena;
+pub use attention::KvDtype;
+pub use compute::Compute;
 pub use cpus::default_threads;
 pub use disjoint::DisjointMut;
 pub use isa::{CpuInfo, Isa};
-pub use pool::{Pool, Work};
+pub use limits::{Rates, measure_rates};
+pub use pool::{Pool, Work, check_threads};
 pub use scratch::{ALIGNMENT, Plain, Scratch, view, view_mut};

@@ -65,13 +65,7 @@ impl Pool {
     /// # Errors
     /// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for 0 or more than 1024.
     pub fn new(threads: usize) -> Result<Self> {
-        if !(1..=MAX_THREADS).contains(&threads) {
-            return Err(Error::invalid(
-                "threads",
-                format!("threads is {threads}; it should be from 1 to {MAX_THREADS}."),
-                "Leave it out to use every core that this process may use.",
-            ));
-        }
+        check_threads(threads)?;
         let scratch_bytes = Arc::default();
         let crew = Crew::new(threads, &scratch_bytes, Scratch::counted(Arc::clone(&scratch_bytes)));
         Ok(Self {
@@ -135,6 +129,21 @@ impl Pool {
     pub(super) fn is_forked(&self) -> bool {
         self.process.load(Ordering::Relaxed) != std::process::id()
     }
+}
+
+/// Whether a pool may have so many threads.
+///
+/// # Errors
+/// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for 0 or more than 1024.
+pub fn check_threads(threads: usize) -> Result<()> {
+    if (1..=MAX_THREADS).contains(&threads) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "threads",
+        format!("threads is {threads}; it should be from 1 to {MAX_THREADS}."),
+        "Leave it out to use every core that this process may use.",
+    ))
 }
 
 impl Drop for Pool {

@@ -36,8 +36,13 @@ impl Logits {
 
     /// Appends a row of zeros and returns it.
     pub fn push_row(&mut self) -> &mut [f32] {
+        self.push_rows(1)
+    }
+
+    /// Appends `count` rows of zeros and returns them, one after the other.
+    pub fn push_rows(&mut self, count: usize) -> &mut [f32] {
         let start = self.values.len();
-        self.values.resize(start + self.width, 0.0);
+        self.values.resize(start + count * self.width, 0.0);
         &mut self.values[start..]
     }
 

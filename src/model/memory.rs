@@ -9,11 +9,14 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct MemoryPlan {
     /// Weights as the backend holds them, copies made for speed included.
     pub weights_bytes: u64,
+    /// Weights that stay in the file, in pages which the system shares between processes and takes back when it must. Not
+    /// part of the total.
+    pub mapped_bytes: u64,
     /// Keys and values of one sequence at the full context.
     pub kv_bytes: u64,
     /// Activations of the widest pass.
     pub scratch_bytes: u64,
-    /// Bytes available to this process now: free memory, or what is left of the container's limit.
+    /// Bytes that the model may take: free memory, or what is left of the container's limit or the caller's.
     pub available_bytes: u64,
     /// The context that the plan is for, in tokens.
     pub context_length: usize,
@@ -42,7 +45,7 @@ impl MemoryPlan {
         Err(Error::new(
             ErrorKind::OutOfMemory { needed, available },
             format!(
-                "The model {model} needs {} MiB (weights {}, keys and values {} at a context of {}, scratch {}) and {} MiB are available.",
+                "The model {model} needs {} MiB (weights {}, keys and values {} at a context of {}, scratch {}) and may take {} MiB.",
                 mib(needed),
                 mib(self.weights_bytes),
                 mib(self.kv_bytes),
@@ -50,7 +53,7 @@ impl MemoryPlan {
                 mib(self.scratch_bytes),
                 mib(available),
             ),
-            "Use a smaller context_length=, a smaller quantisation, or a machine with more memory.",
+            "Use a smaller context_length=, a smaller quantisation, a larger memory=, or a machine with more.",
         ))
     }
 }
@@ -106,12 +109,58 @@ pub fn peak_rss() -> Option<u64> {
     None
 }
 
+/// The physical memory that a process holds, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// All of it.
+    pub total: u64,
+    /// What belongs to this process alone and has no file behind it: copies of weights, keys and values, the heap.
+    pub anonymous: u64,
+    /// The part of `anonymous` in huge pages.
+    pub huge: u64,
+    /// The most that `total` has been since the process began or since [`forget_peak`].
+    pub peak: u64,
+}
+
+impl Resident {
+    /// Pages of files: the page cache keeps one copy for all processes, and the system can take them back.
+    pub fn of_files(&self) -> u64 {
+        self.total.saturating_sub(self.anonymous)
+    }
+}
+
+/// The physical memory that this process holds; `None` where the system does not say so in Linux's way.
+pub fn resident() -> Option<Resident> {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").ok()?;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(Resident {
+        total: kib_field(&rollup, "Rss:")?,
+        anonymous: kib_field(&rollup, "Anonymous:")?,
+        huge: kib_field(&rollup, "AnonHugePages:")?,
+        peak: kib_field(&status, "VmHWM:")?,
+    })
+}
+
+/// Makes the present size the peak, so that what comes next has a peak of its own. False where the system does not allow it.
+pub fn forget_peak() -> bool {
+    // proc(5): "5" resets the process's high-water mark.
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+/// The bytes of a line such as `Rss:   123 kB`.
+fn kib_field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const PLAN: MemoryPlan = MemoryPlan {
         weights_bytes: 3 << 20,
+        mapped_bytes: 9 << 20,
         kv_bytes: 2 << 20,
         scratch_bytes: 1 << 20,
         available_bytes: 6 << 20,
@@ -135,5 +184,25 @@ mod tests {
         assert!(available_memory() > 1 << 20);
         #[cfg(unix)]
         assert!(peak_rss().unwrap() > 1 << 20);
+    }
+
+    #[test]
+    fn sizes_are_read_from_the_systems_tables() {
+        let text = "00400000-7ffd ---p 00000000 00:00 0 [rollup]\nRss:            1234 kB\nAnonHugePages:     2048 kB\nBad: 1 MB\n";
+        assert_eq!(kib_field(text, "Rss:"), Some(1234 * 1024));
+        assert_eq!(kib_field(text, "AnonHugePages:"), Some(2 << 20));
+        assert_eq!((kib_field(text, "Anonymous:"), kib_field(text, "Bad:")), (None, None));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_that_is_written_is_anonymous_and_counts_for_the_peak() {
+        const SIZE: usize = 64 << 20;
+        let bytes = std::hint::black_box(vec![1_u8; SIZE]);
+        let held = resident().unwrap();
+        drop(bytes);
+        // Other tests run beside this one, so only what must hold whatever they do.
+        assert!(held.anonymous >= SIZE as u64 && held.total >= held.anonymous);
+        assert!(held.peak >= SIZE as u64 && held.huge <= held.anonymous);
     }
 }

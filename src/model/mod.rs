@@ -4,11 +4,15 @@ mod batch;
 mod candle;
 mod device;
 mod memory;
+pub mod native;
+mod storage;
 
+pub use crate::kernels::KvDtype;
 pub use batch::{Batch, Logits, Run};
 pub use candle::CandleBackend;
 pub use device::Device;
-pub use memory::{MemoryPlan, available_memory, peak_rss};
+pub use memory::{MemoryPlan, Resident, available_memory, forget_peak, peak_rss, resident};
+pub use storage::MemoryMode;
 
 use crate::error::Result;
 
@@ -17,11 +21,13 @@ use crate::error::Result;
 pub struct Limits {
     /// Sequences whose keys and values fit at once.
     pub slots: usize,
-    /// Most tokens of one [`Run`]: long prompts enter in runs of this size, so that a stop request is heard in between.
-    /// Fixed for a model, because another split may round differently.
+    /// Most tokens of one [`Run`]: long prompts enter in runs of this size. All the prompts of a pass share it, and each
+    /// sequence gets a token at least. With one slot a prompt is always cut alike, as another split may round differently.
     pub run_tokens: usize,
     /// Tokens that one sequence may hold, prompt and answer together.
     pub context_length: usize,
+    /// Tokens that all sequences together may hold: the memory for keys and values is planned for so many.
+    pub kv_tokens: usize,
     /// Length of a row of logits.
     pub vocab_size: usize,
 }
@@ -36,11 +42,14 @@ pub trait Forward: Send {
     /// Computes the tokens of `batch` and writes one row of logits, for the position after its last token, into `logits`
     /// for each [`Run`] that wants them, in the order of the runs.
     ///
+    /// `stop` is asked now and then. When it says so, the pass ends early and gives `false`; the batch then counts as not
+    /// computed, and its runs may come again.
+    ///
     /// A run that starts at position 0 begins a new sequence in its slot; any other continues the one there.
     ///
     /// # Errors
     /// What the backend reports. The slots of the batch are then unusable until their sequences begin anew.
-    fn forward(&mut self, batch: &Batch, logits: &mut Logits) -> Result<()>;
+    fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool>;
 
     /// Frees the keys and values of `slot`.
     fn release(&mut self, slot: usize);

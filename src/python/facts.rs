@@ -15,6 +15,7 @@ type Facts<'py> = PyResult<Bound<'py, PyDict>>;
 pub(super) fn memory<'py>(py: Python<'py>, plan: &MemoryPlan) -> Facts<'py> {
     let facts = PyDict::new(py);
     facts.set_item("weights_bytes", plan.weights_bytes)?;
+    facts.set_item("mapped_bytes", plan.mapped_bytes)?;
     facts.set_item("kv_bytes", plan.kv_bytes)?;
     facts.set_item("scratch_bytes", plan.scratch_bytes)?;
     facts.set_item("total_bytes", plan.total_bytes())?;

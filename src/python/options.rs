@@ -1,13 +1,14 @@
 //! Arguments of a `Generator`, from Python's dict to the core's options.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use crate::engine::{Backend, Engine, LoadOptions, ModelSource};
-use crate::error::{Error, ErrorKind, Result};
-use crate::hub::{CancelFn, Hub, HubOptions, ModelSpec, ProgressFn};
-use crate::model::{Device, MemoryPlan};
+use crate::engine::{Backend, Engine, LoadOptions, ModelSource, Progress};
+use crate::error::Result;
+use crate::hub::{CancelFn, Hub, HubOptions, ModelSpec, ProgressFn, work_bar};
+use crate::model::{Device, KvDtype, MemoryMode, MemoryPlan};
 
 /// `phicandle._phicandle._Options`: types are checked in Python, meanings here and below.
 #[derive(FromPyObject)]
@@ -23,7 +24,10 @@ pub(super) struct Options {
     backend: String,
     threads: Option<usize>,
     context_length: Option<usize>,
-    memory: Option<u64>,
+    kv_dtype: String,
+    memory: String,
+    memory_limit: Option<u64>,
+    max_batch: usize,
     max_queue: usize,
     cache_dir: Option<PathBuf>,
     token: Option<String>,
@@ -35,14 +39,9 @@ impl Options {
     /// Finds the files, on the hub where need be, and loads them.
     ///
     /// # Errors
-    /// Any error of the hub and of [`Engine::load`], and [`ErrorKind::OutOfMemory`] past `memory`.
+    /// Any error of the hub and of [`Engine::load`].
     pub(super) fn load(self, progress: ProgressFn, cancel: CancelFn) -> Result<Engine> {
-        let memory = self.memory;
-        let options = self.into_core(progress, cancel)?;
-        if let Some(limit) = memory {
-            within(&Engine::estimate(&options)?, limit)?;
-        }
-        Engine::load(&options)
+        Engine::load(&self.into_core(progress, cancel)?)
     }
 
     /// Finds the model file and plans its memory.
@@ -56,6 +55,7 @@ impl Options {
     fn into_core(self, progress: ProgressFn, cancel: CancelFn) -> Result<LoadOptions> {
         // What needs no file is checked before one is downloaded.
         let (device, backend) = (Device::parse(&self.device)?, Backend::parse(&self.backend)?);
+        let (memory, kv_dtype) = (MemoryMode::parse(&self.memory)?, KvDtype::parse(&self.kv_dtype)?);
         let (source, found) = match self.path {
             Some(path) => (path, None),
             None => {
@@ -84,24 +84,13 @@ impl Options {
             backend,
             threads: self.threads,
             context_length: self.context_length,
+            memory,
+            memory_limit: self.memory_limit,
+            kv_dtype,
+            max_batch: self.max_batch,
             max_queue: self.max_queue,
+            progress: self.bar.then(|| Progress(Arc::new(work_bar("laying out the weights")))),
             ..LoadOptions::new(ModelSource::File(source))
         })
     }
-}
-
-/// Refuses a plan past the limit that the caller set.
-fn within(plan: &MemoryPlan, limit: u64) -> Result<()> {
-    let needed = plan.total_bytes();
-    if needed <= limit {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::OutOfMemory { needed, available: limit },
-        format!(
-            "The model needs {needed} bytes at a context of {}, and memory= allows {limit}.",
-            plan.context_length
-        ),
-        "Use a smaller context_length=, a smaller quantisation, or a larger memory=.",
-    ))
 }

@@ -1,13 +1,11 @@
 //! Sampling parameters, from Python's dict to the core's struct.
 
-use std::time::Duration;
-
 use pyo3::prelude::*;
 
 use super::error::raise;
 use super::gil;
-use crate::error::{Error, Result};
-use crate::sampling::SamplingParams;
+use crate::error::Result;
+use crate::sampling::{SamplingParams, timeout};
 
 /// `phicandle._phicandle._Params`: types are checked in Python, ranges in [`SamplingParams::validate`].
 #[derive(FromPyObject)]
@@ -57,19 +55,9 @@ impl Params {
             include_stop: self.include_stop,
             ignore_eos: self.ignore_eos,
             min_tokens: self.min_tokens,
-            timeout: self.timeout.map(duration).transpose()?,
+            timeout: self.timeout.map(timeout).transpose()?,
         })
     }
-}
-
-fn duration(seconds: f64) -> Result<Duration> {
-    Duration::try_from_secs_f64(seconds).map_err(|_| {
-        Error::invalid(
-            "timeout",
-            format!("`timeout` is {seconds}, and must be a number of seconds above 0."),
-            "Leave it unset (`None`) for no time limit.",
-        )
-    })
 }
 
 /// Checks the ranges of sampling parameters that belong to no model yet.

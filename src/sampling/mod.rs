@@ -23,5 +23,5 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
-pub use params::SamplingParams;
+pub use params::{SamplingParams, timeout};
 pub use sampler::Sampler;

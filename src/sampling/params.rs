@@ -134,7 +134,7 @@ impl SamplingParams {
             return Err(out_of_range("min_tokens", self.min_tokens, &format!("at most max_tokens, {max}")));
         }
         if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(out_of_range("timeout", "0 s", "more than 0 s"));
+            return Err(out_of_range("timeout", 0, "a number of seconds above 0"));
         }
         Ok(())
     }
@@ -179,6 +179,15 @@ impl SamplingParams {
             )),
         }
     }
+}
+
+/// [`SamplingParams::timeout`] from a number of seconds, as users write it.
+///
+/// # Errors
+/// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for a number that is no length of time.
+pub fn timeout(seconds: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| out_of_range("timeout", seconds, "a number of seconds above 0"))
 }
 
 /// Checks `low <= value <= high`, which no NaN meets.

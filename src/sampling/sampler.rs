@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 /// Temperatures below this are greedy, as in Candle's `LogitsProcessor::new`.
 const GREEDY_BELOW: f64 = 1e-7;
 
+/// A share of a sum that is less than half of its last bit, whatever the sum: 2^-26.
+const TOO_SMALL: f32 = 1.0 / 67_108_864.0;
+
 /// Chooses tokens from rows of logits, by the rules of one [`SamplingParams`].
 ///
 /// The same parameters, seed and rows give the same tokens. Its scratch (about 25 bytes for each token of the
@@ -120,7 +123,20 @@ pub(super) fn weigh<'a>(
 /// allocation: one `f32` uniform below the total, then the first running sum above it.
 fn draw(weights: &mut [f32], rng: &mut StdRng) -> Result<usize> {
     let mut total = 0.0f32;
-    for weight in weights.iter_mut() {
+    let (blocks, rest) = weights.as_chunks_mut::<16>();
+    for block in blocks {
+        // Less than half of the last bit of the total: each sum rounds to the total again.
+        let least = total * TOO_SMALL;
+        if block.iter().all(|&weight| weight < least) {
+            block.fill(total);
+            continue;
+        }
+        for weight in block {
+            total += *weight;
+            *weight = total;
+        }
+    }
+    for weight in rest {
         total += *weight;
         *weight = total;
     }

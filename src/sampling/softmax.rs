@@ -1,6 +1,7 @@
 //! Logits to probabilities, with the float operations in Candle's order so that the bits are equal.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::exp_below;
 
 /// How many sums Candle's SIMD kernels keep at once (`STEP` of its `cpu/avx.rs` and `cpu/neon.rs`).
 const STEP: usize = 32;
@@ -17,7 +18,7 @@ pub(super) fn argmax(logits: &[f32]) -> Result<usize> {
 /// Writes `softmax(logits / temperature)` to `probabilities`.
 ///
 /// Equal in every bit to `candle_nn::ops::softmax_last_dim(&(logits / temperature)?)` on the CPU: Candle divides by
-/// multiplying with the reciprocal rounded to `f32`, subtracts the maximum, and sums with [`sum`].
+/// multiplying with the reciprocal rounded to `f32`, subtracts the maximum, and sums with [`sum`]. The exponential is glibc's.
 ///
 /// # Errors
 /// As [`argmax`].
@@ -34,8 +35,7 @@ pub(super) fn softmax(logits: &[f32], temperature: f64, probabilities: &mut Vec<
             "Set `temperature` to 0 for the likeliest token every time.",
         ));
     }
-    probabilities.clear();
-    probabilities.extend(logits.iter().map(|logit| (logit * scale - max).exp()));
+    exp_below(logits, scale, max, probabilities);
     let total = sum(probabilities);
     for probability in probabilities.iter_mut() {
         *probability /= total;

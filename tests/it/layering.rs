@@ -356,7 +356,7 @@ fn the_rules_see_what_breaks_them() {
         (word_faults, "src/engine/mod.rs", "use pyo3::prelude::*;", 1),
         (word_faults, "src/python/gil.rs", "use pyo3::prelude::*;", 0),
         (length_faults, "src/hub/mod.rs", &long, 1),
-        (length_faults, "src/kernels/x86_64/avx2.rs", &long, 0),
+        (length_faults, "src/kernels/simd/avx2.rs", &long, 0),
     ];
     for (rule, path, text, expected) in cases {
         let faults = rule(&Source::new(path, text));

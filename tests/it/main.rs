@@ -9,4 +9,8 @@ mod hygiene;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
+mod native;
+#[cfg(test)]
 mod source;
+#[cfg(test)]
+mod tiny_models;

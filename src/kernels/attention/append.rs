@@ -8,7 +8,8 @@
 use super::super::rope::{Rotation, turn};
 use super::super::simd::{LANES, Op, Simd, load_some};
 use super::super::{Scratch, view_mut};
-use super::cache::{BLOCK, KvDtype, KvShape, Layout};
+use super::cache::{BLOCK, KvShape, Layout};
+use super::dtype::KvDtype;
 use super::quantised::{BIAS, round};
 use super::{Heads, Rows};
 
@@ -48,8 +49,7 @@ impl Op for Append<'_> {
     fn run<S: Simd>(self, s: S) {
         let layout = self.shape.layout();
         let dim = self.heads.head_dim;
-        let [key, value, rounded] =
-            self.scratch.split([layout.width * 4, layout.width * 4, layout.width * 2]);
+        let [key, value, rounded] = self.scratch.split(scratch(&layout));
         let (key, value) = (view_mut::<f32>(key), view_mut::<f32>(value));
         key[dim..].fill(0.0);
         value[dim..].fill(0.0);
@@ -69,6 +69,11 @@ impl Op for Append<'_> {
             row += 1;
         }
     }
+}
+
+/// Bytes of scratch: a key, a value, and one of them rounded.
+pub(super) fn scratch(layout: &Layout) -> [usize; 3] {
+    [layout.width * 4, layout.width * 4, layout.width * 2]
 }
 
 /// Stores a key and a value of whole vectors in half precision.

@@ -4,21 +4,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::{ALIGNMENT, Arena};
+use super::dtype::KvDtype;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Positions of a block: block `b` holds positions `64 b` to `64 b + 63`, whatever the sequence.
-pub(super) const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 /// Largest head: what the tiles' scratch is planned for.
 const MAX_HEAD: usize = 512;
-
-/// How keys and values are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum KvDtype {
-    /// Half precision, rounded to the nearest, ties to even.
-    F16,
-    /// One scale (f32) for each head of each position, and 8 bits for each element.
-    Q8,
-}
 
 /// What the blocks of a model are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +44,7 @@ pub(super) struct Layout {
 
 /// The keys and values of 64 positions, in all layers and heads.
 #[derive(Debug)]
-pub(super) struct KvBlock(Arena);
+pub(crate) struct KvBlock(Arena);
 
 /// The keys and values of one sequence. A clone shares the blocks until one of the two writes to them.
 #[derive(Debug, Clone)]
@@ -152,11 +144,6 @@ impl KvCache {
         self.len
     }
 
-    /// Whether no position is filled.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Positions for which there is memory.
     pub(crate) fn capacity(&self) -> usize {
         self.blocks.len() * BLOCK
@@ -218,8 +205,7 @@ impl KvCache {
 }
 
 // Heads begin at cache lines.
-const _: () =
-    assert!((BLOCK * 2).is_multiple_of(ALIGNMENT) && (BLOCK * size_of::<f32>()).is_multiple_of(ALIGNMENT));
+const _: () = assert!((BLOCK * 2).is_multiple_of(ALIGNMENT) && (BLOCK * 4).is_multiple_of(ALIGNMENT));
 
 #[cfg(test)]
 mod tests {
@@ -235,7 +221,7 @@ mod tests {
         assert_eq!(phi(KvDtype::F16).bytes(64), Some(64 * 393_216));
         assert_eq!(phi(KvDtype::Q8).bytes(65), Some(2 * 64 * 32 * 32 * 2 * (96 + 4)));
         let mut cache = KvCache::new(phi(KvDtype::Q8)).unwrap();
-        assert_eq!((cache.bytes(), cache.capacity(), cache.is_empty()), (0, 0, true));
+        assert_eq!((cache.bytes(), cache.capacity(), cache.len()), (0, 0, 0));
         cache.reserve(0, 65).unwrap();
         assert_eq!(Some(cache.bytes()), cache.shape().bytes(65));
         assert_eq!(cache.capacity(), 128);

@@ -5,9 +5,8 @@
 //! the number of threads, the other rows of the batch, or the pieces in which a prompt came.
 
 mod append;
-#[cfg(test)]
-mod bench;
 mod cache;
+mod dtype;
 mod product;
 mod quantised;
 mod softmax;
@@ -17,7 +16,8 @@ mod tile;
 
 use append::{Append, Piece};
 use cache::BLOCK;
-pub(crate) use cache::{KvCache, KvDtype, KvShape};
+pub(crate) use cache::{KvCache, KvShape};
+pub use dtype::KvDtype;
 use tile::{Context, DIRECT, TILE, Tile};
 
 use super::rope::Rotation;
@@ -131,30 +131,11 @@ impl AttentionPlan {
         Ok(Self { heads, runs: runs.to_vec(), rows, tiles, pieces })
     }
 
-    /// Appends keys and values to the caches of the runs, which have [reserved](KvCache::reserve) room, and attends with the
-    /// queries: `out` has `n_head * head_dim` numbers for each row. `rotation` has the rows of the batch in their order.
+    /// Appends keys and values to the caches of the runs, which have [reserved](KvCache::reserve) room. `rotation` has the
+    /// rows of the batch in their order.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) when the parts do not agree, or as [`Pool::for_each`].
-    #[expect(clippy::too_many_arguments, reason = "what it works on, what it reads and what it writes")]
-    pub(crate) fn forward(
-        &self,
-        pool: &Pool,
-        tier: Tier,
-        layer: usize,
-        rows: Rows<'_>,
-        rotation: &Rotation,
-        caches: &mut [&mut KvCache],
-        out: &mut [f32],
-    ) -> Result<()> {
-        self.append(pool, tier, layer, rows, rotation, caches)?;
-        self.attend(pool, tier, layer, rows, rotation, caches, out)
-    }
-
-    /// The first half of [`AttentionPlan::forward`].
-    ///
-    /// # Errors
-    /// As [`AttentionPlan::forward`].
     pub(crate) fn append(
         &self,
         pool: &Pool,
@@ -183,10 +164,10 @@ impl AttentionPlan {
         })
     }
 
-    /// The second half of [`AttentionPlan::forward`].
+    /// Attends with the queries, after [`AttentionPlan::append`]: `out` has `n_head * head_dim` numbers for each row.
     ///
     /// # Errors
-    /// As [`AttentionPlan::forward`].
+    /// As [`AttentionPlan::append`].
     #[expect(clippy::too_many_arguments, reason = "what it works on, what it reads and what it writes")]
     pub(crate) fn attend(
         &self,
@@ -214,6 +195,16 @@ impl AttentionPlan {
                 unsafe { out.slice(start..start + self.heads.head_dim) }
             });
         })
+    }
+
+    /// Bytes of scratch that a thread needs at most, whatever the batch.
+    pub(crate) fn scratch_bytes(heads: &Heads, shape: &KvShape) -> usize {
+        let layout = shape.layout();
+        let most = TILE.max(heads.group()).max(DIRECT);
+        [(DIRECT, true), (most, false)]
+            .map(|(queries, direct)| tile::scratch(queries, direct, shape, &layout).into_iter().sum())
+            .into_iter()
+            .fold(append::scratch(&layout).into_iter().sum(), usize::max)
     }
 
     /// Refuses what does not fit together, so that no unit of work panics.

@@ -1,5 +1,7 @@
 //! Attention against a naive one in f64, and its promise: the same bits however the work is cut.
 
+mod speed;
+
 use half::f16;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -24,6 +26,24 @@ struct How {
 }
 
 const PLAIN: How = How { tier: Tier::SCALAR, threads: 1, pieces: &[usize::MAX] };
+
+impl AttentionPlan {
+    /// Appends and attends, as one layer of a pass does.
+    #[expect(clippy::too_many_arguments, reason = "those of both")]
+    fn forward(
+        &self,
+        pool: &Pool,
+        tier: Tier,
+        layer: usize,
+        rows: Rows<'_>,
+        rotation: &Rotation,
+        caches: &mut [&mut KvCache],
+        out: &mut [f32],
+    ) -> Result<()> {
+        self.append(pool, tier, layer, rows, rotation, caches)?;
+        self.attend(pool, tier, layer, rows, rotation, caches, out)
+    }
+}
 
 impl Sequence {
     fn random(heads: Heads, dtype: KvDtype, len: usize, seed: u64) -> Self {

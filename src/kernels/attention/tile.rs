@@ -10,7 +10,8 @@ use std::ops::Range;
 use super::super::rope::{Rotation, turn};
 use super::super::simd::{LANES, Op, Simd, Tier, dispatch};
 use super::super::{Scratch, view, view_mut};
-use super::cache::{BLOCK, KvCache, KvDtype, Layout};
+use super::cache::{BLOCK, KvCache, KvShape, Layout};
+use super::dtype::KvDtype;
 use super::product::{GROUPS, ROWS, Scores, Values, Widen};
 use super::quantised::{WideScores, round};
 use super::softmax::{Divide, NO_SCORE, Softmax, seen};
@@ -170,6 +171,30 @@ impl Tile {
     }
 }
 
+/// Bytes of the parts of [`Work`] for a tile of `queries` queries, in their order.
+pub(super) fn scratch(queries: usize, direct: bool, shape: &KvShape, layout: &Layout) -> [usize; 12] {
+    let (dim, width) = (shape.head_dim, layout.width);
+    let q8 = shape.dtype == KvDtype::Q8;
+    // Passes over f32 always have all their rows.
+    let rows = if direct { queries } else { queries.next_multiple_of(ROWS) };
+    let keys = if direct || q8 { 0 } else { BLOCK * dim };
+    let values = if direct { width } else { BLOCK * width };
+    [
+        rows * dim * 4,
+        if q8 { rows * width } else { 0 },
+        rows * 4,
+        rows * 4,
+        rows * 4,
+        rows * 4,
+        rows * LANES * 4,
+        rows * 4,
+        rows * BLOCK * 4,
+        rows * width * 4,
+        keys * 4,
+        values * 4,
+    ]
+}
+
 impl<'s> Work<'s> {
     fn new(
         queries: usize,
@@ -178,26 +203,7 @@ impl<'s> Work<'s> {
         layout: &Layout,
         scratch: &'s mut Scratch,
     ) -> Self {
-        let (dim, width) = (context.heads.head_dim, layout.width);
-        let q8 = context.cache.shape().dtype == KvDtype::Q8;
-        // Passes over f32 always have all their rows.
-        let rows = if direct { queries } else { queries.next_multiple_of(ROWS) };
-        let keys = if direct || q8 { 0 } else { BLOCK * dim };
-        let values = if direct { width } else { BLOCK * width };
-        let parts = scratch.split([
-            rows * dim * 4,
-            if q8 { rows * width } else { 0 },
-            rows * 4,
-            rows * 4,
-            rows * 4,
-            rows * 4,
-            rows * LANES * 4,
-            rows * 4,
-            rows * BLOCK * 4,
-            rows * width * 4,
-            keys * 4,
-            values * 4,
-        ]);
+        let parts = scratch.split(self::scratch(queries, direct, context.cache.shape(), layout));
         let [
             q,
             rounded,

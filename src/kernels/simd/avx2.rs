@@ -458,6 +458,11 @@ impl<D: Dots> Simd for Ymm<D> {
         both!(_mm256_mullo_epi32, a, b)
     }
     #[inline(always)]
+    fn pair(self, low: Self::I, high: Self::I) -> Self::I {
+        let one = |low, high| safe!(_mm256_blend_epi16::<0b1010_1010>(low, _mm256_slli_epi32::<16>(high)));
+        [one(low[0], high[0]), one(low[1], high[1])]
+    }
+    #[inline(always)]
     fn dot_pairs(self, acc: Self::I, a: Self::I, b: Self::I) -> Self::I {
         [D::pairs(acc[0], a[0], b[0]), D::pairs(acc[1], a[1], b[1])]
     }

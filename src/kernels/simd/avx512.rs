@@ -209,6 +209,10 @@ impl Simd for Avx512 {
         safe!(_mm512_mullo_epi32(a, b))
     }
     #[inline(always)]
+    fn pair(self, low: __m512i, high: __m512i) -> __m512i {
+        safe!(_mm512_mask_blend_epi16(0xaaaa_aaaa, low, _mm512_slli_epi32::<16>(high)))
+    }
+    #[inline(always)]
     fn dot_pairs(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
         safe!(_mm512_dpwssd_epi32(acc, a, b))
     }

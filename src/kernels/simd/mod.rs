@@ -143,6 +143,8 @@ pub(crate) trait Simd: Copy {
     fn sub_i(self, a: Self::I, b: Self::I) -> Self::I;
     /// The low 32 bits of `a * b`.
     fn mul_i(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The low i16 of each lane of `low`, and above it that of `high`.
+    fn pair(self, low: Self::I, high: Self::I) -> Self::I;
     /// `acc` + both products of the i16 pairs of each lane.
     fn dot_pairs(self, acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
 

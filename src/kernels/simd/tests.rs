@@ -107,6 +107,7 @@ impl Op for Everything<'_> {
                 s.add_i(i, j),
                 s.sub_i(i, j),
                 s.mul_i(i, j),
+                s.pair(i, j),
                 s.dot_pairs(k, i, j),
                 small,
                 s.load_u8(x.bytes[0].as_ptr()),

@@ -6,7 +6,7 @@ use candle_core::Shape;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value, VersionedMagic};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::gguf::{self, GgmlType, GgufFile, Header, ModelPlan};
 
 /// The header of a file as Candle's loaders want it, with `context_length` in place of the file's: their tables and
@@ -21,7 +21,9 @@ pub(super) fn content(header: &Header, plan: &ModelPlan, context_length: usize) 
             let dims: Vec<usize> =
                 tensor.shape.iter().rev().map(|&dim| to_usize(dim, &tensor.name)).collect::<Result<_>>()?;
             let info = TensorInfo {
-                ggml_dtype: dtype(tensor.kind, &tensor.name)?,
+                ggml_dtype: dtype(tensor.kind).ok_or_else(|| {
+                    Error::internal(format!("The candle backend was given a tensor of {}.", tensor.kind))
+                })?,
                 shape: Shape::from(dims),
                 offset: tensor.offset,
             };
@@ -89,8 +91,9 @@ fn to_usize(dim: u64, tensor: &str) -> Result<usize> {
     })
 }
 
-fn dtype(kind: GgmlType, tensor: &str) -> Result<GgmlDType> {
-    Ok(match kind {
+/// Candle's name for a type of weights; `None` when its models do not run on it.
+pub(super) fn dtype(kind: GgmlType) -> Option<GgmlDType> {
+    Some(match kind {
         GgmlType::F32 => GgmlDType::F32,
         GgmlType::F16 => GgmlDType::F16,
         GgmlType::BF16 => GgmlDType::BF16,
@@ -104,16 +107,6 @@ fn dtype(kind: GgmlType, tensor: &str) -> Result<GgmlDType> {
         GgmlType::Q4_K => GgmlDType::Q4K,
         GgmlType::Q5_K => GgmlDType::Q5K,
         GgmlType::Q6_K => GgmlDType::Q6K,
-        other => {
-            return Err(Error::new(
-                ErrorKind::UnsupportedModel {
-                    arch: None,
-                    tensor: Some(tensor.to_owned()),
-                    quant: Some(other.name().to_owned()),
-                },
-                format!("The candle backend cannot read the tensor {tensor}: its type is {}.", other.name()),
-                "Use a file in Q4_K_M, Q8_0, F16 or another type of: Q2_K to Q6_K, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, F16, BF16, F32.",
-            ));
-        }
+        _ => return None,
     })
 }

@@ -1,7 +1,9 @@
 //! What candle-transformers' models leave out, refused where it would give wrong text.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::gguf::{Architecture, ModelPlan, RopeScaling};
+use crate::gguf::{Architecture, GgmlType, ModelPlan, RopeScaling};
+
+use super::content;
 
 /// `quantized_phi3` computes its rope with this base, whatever the file says.
 const PHI3_ROPE_BASE: f32 = 10_000.0;
@@ -35,6 +37,9 @@ pub(super) fn check(plan: &ModelPlan, context_length: usize) -> Result<()> {
 
 /// The longest context that Candle runs `plan` right with, in tokens; an error when there is none.
 pub(super) fn longest_context(plan: &ModelPlan) -> Result<usize> {
+    if let Some(&(kind, ..)) = plan.type_mix.iter().find(|&&(kind, ..)| content::dtype(kind).is_none()) {
+        return Err(unread(plan, kind));
+    }
     if let Some(lack) = lack(plan) {
         return Err(unsupported(
             plan,
@@ -93,6 +98,22 @@ fn lack(plan: &ModelPlan) -> Option<String> {
         }
     }
     None
+}
+
+/// Refuses a type of weights that Candle does not have, or does not multiply by.
+fn unread(plan: &ModelPlan, kind: GgmlType) -> Error {
+    let hint = match kind {
+        GgmlType::IQ4_NL | GgmlType::IQ4_XS => {
+            "Use the native backend, which runs this type, or a file in Q4_K_M of the same model."
+        }
+        _ => "Choose a file in Q4_K_M, Q5_K_M, Q6_K, Q8_0 or F16 of the same model.",
+    };
+    let error_kind = ErrorKind::UnsupportedModel {
+        arch: Some(plan.architecture.name().to_owned()),
+        tensor: None,
+        quant: Some(kind.name().to_owned()),
+    };
+    Error::new(error_kind, format!("The candle backend does not run weights of the type {kind}."), hint)
 }
 
 fn unsupported(plan: &ModelPlan, message: String, hint: String) -> Error {

@@ -89,7 +89,13 @@ impl CandleBackend {
             }
         };
         let run_tokens = plan::run_tokens(plan, device);
-        let limits = Limits { slots: 1, run_tokens, context_length, vocab_size: plan.vocab_size };
+        let limits = Limits {
+            slots: 1,
+            run_tokens,
+            context_length,
+            kv_tokens: context_length,
+            vocab_size: plan.vocab_size,
+        };
         warm_up(&blank, &opened, context_length.min(WARM_UP_TOKENS))?;
         let kv_token_bytes = plan::kv_token_bytes(plan);
         let kv_in_full = plan.architecture == Architecture::Phi3;
@@ -146,7 +152,7 @@ impl Forward for CandleBackend {
         self.limits
     }
 
-    fn forward(&mut self, batch: &Batch, logits: &mut Logits) -> Result<()> {
+    fn forward(&mut self, batch: &Batch, logits: &mut Logits, _: &dyn Fn() -> bool) -> Result<bool> {
         logits.reset(self.limits.vocab_size);
         for run in &batch.runs {
             let row = self.run(run)?;
@@ -163,7 +169,7 @@ impl Forward for CandleBackend {
                 target.copy_from_slice(&row);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn release(&mut self, slot: usize) {

@@ -44,6 +44,7 @@ pub(super) fn memory(plan: &ModelPlan, context_length: usize) -> MemoryPlan {
     let scratch_bytes = run.saturating_mul(widest.saturating_mul(4).saturating_add(scores.saturating_mul(8)));
     MemoryPlan {
         weights_bytes: matrices.saturating_add(table),
+        mapped_bytes: 0,
         kv_bytes,
         scratch_bytes,
         available_bytes: available_memory(),

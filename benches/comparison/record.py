@@ -1,0 +1,187 @@
+"""What a comparison found: one JSON file, and the questions that tables and charts ask of it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .points import BY_NAME, PHICANDLE, POINTS, Point, Target
+
+FORMAT = 1
+#: Where records are kept.
+FOLDER = Path(__file__).resolve().parent.parent / "record"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An engine's figure at a point: the median over the rounds of its best configuration."""
+
+    value: float
+    best: float
+    count: int
+    config: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a target was met."""
+
+    text: str
+    #: `None` when something that it needs was not measured.
+    met: bool | None
+    #: What was reached, in the target's own terms: a factor, a share or the figure.
+    reached: float | None
+    #: For a column of a table.
+    brief: str = "not measured"
+
+
+def config_name(config: dict[str, Any]) -> str:
+    """A configuration in words."""
+    return ", ".join(f"{name} {value}" for name, value in sorted(config.items()))
+
+
+class Record:
+    """A record, read."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        if data.get("format") != FORMAT:
+            raise ValueError(f"The record has format {data.get('format')!r}; this version reads {FORMAT}.")
+        self.data = data
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """From its file."""
+        return cls(json.loads(path.read_text(encoding="utf-8")))
+
+    def write(self, path: Path) -> None:
+        """Into its file, under another name until it is whole."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(self.data, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+
+    # Figures ---------------------------------------------------------------------------------------------------------
+
+    def _by_config(self, point: Point, engine: str) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {}
+        for sample in self.data["samples"]:
+            if (sample["measure"], sample["engine"]) == (point.measure, engine) and point.field in sample:
+                found.setdefault(config_name(sample["config"]), []).append(sample[point.field])
+        return found
+
+    def cell(self, point: Point, engine: str) -> Cell | None:
+        """The engine's figure, or nothing when it was not measured."""
+        pick = min if point.lower_is_better else max
+        cells = [
+            Cell(statistics.median(values), pick(values), len(values), config)
+            for config, values in self._by_config(point, engine).items()
+        ]
+        return pick(cells, key=lambda cell: cell.value) if cells else None
+
+    def reason(self, point: Point, engine: str) -> str | None:
+        """Why the engine was not measured at this point; nothing when it was not meant to be."""
+        for missing in self.data["missing"]:
+            if (missing["measure"], missing["engine"]) == (point.measure, engine):
+                return str(missing["reason"])
+        return None
+
+    def ratio(self, point: Point, engine: str) -> float | None:
+        """How many times as good as the engine phicandle is."""
+        ours, theirs = self.cell(point, PHICANDLE), self.cell(point, engine)
+        if ours is None or theirs is None:
+            return None
+        return theirs.value / ours.value if point.lower_is_better else ours.value / theirs.value
+
+    def best_peer(self, point: Point, engines: Iterable[str]) -> tuple[str, float] | None:
+        """The engine that comes nearest to phicandle, and phicandle's figure over its own."""
+        ratios = [(engine, ratio) for engine in engines if (ratio := self.ratio(point, engine)) is not None]
+        return min(ratios, key=lambda pair: pair[1]) if ratios else None
+
+    # Limits ----------------------------------------------------------------------------------------------------------
+
+    def peak(self, name: str, threads: int) -> float | None:
+        """The most that was measured of `read_bytes_per_s` or `int8_ops_per_s`."""
+        found = [max(limit[name]["samples"]) for limit in self.data["limits"] if limit["threads"] == threads]
+        return max(found) if found else None
+
+    def share(self, point: Point, engine: str = PHICANDLE) -> tuple[float, str] | None:
+        """The share of the machine's limit that an engine reached, and which limit that is."""
+        work, cell = self.data["work"].get(point.measure), self.cell(point, engine)
+        if point.field != "rate":
+            return None
+        measure = BY_NAME[point.measure]
+        threads = 1 if measure.one_thread else self.data["threads"]
+        bandwidth, int8 = self.peak("read_bytes_per_s", threads), self.peak("int8_ops_per_s", threads)
+        if not work or cell is None or not bandwidth or not int8:
+            return None
+        least, name = max((work["bytes"] / bandwidth, "read bandwidth"), (work["ops"] / int8, "int8 peak"))
+        return least * cell.value / measure.tokens(), name
+
+    # Targets ---------------------------------------------------------------------------------------------------------
+
+    def verdict(self, point: Point, target: Target) -> Verdict:
+        """Whether phicandle reached it, and how far it went."""
+        what, reached = self._reached(point, target)
+        if target.kind in {"most", "file"}:
+            text = (
+                f"<= {show(target.factor, point.unit)}"
+                if target.kind == "most"
+                else f"<= {target.factor:g} x file"
+            )
+            shown = (
+                show(reached, point.unit) if target.kind == "most" and reached else f"{reached or 0:.2f} x"
+            )
+            met = None if reached is None else reached <= target.factor
+        elif target.kind == "share":
+            text = f">= {target.factor:.0%} of {what}"
+            shown = f"{reached or 0:.0%}"
+            met = None if reached is None else reached >= target.factor
+        else:
+            text = f">= {target.factor:g} x {what}"
+            shown = f"{reached or 0:.2f} x"
+            met = None if reached is None else reached >= target.factor
+        if reached is None or met is None:
+            return Verdict(f"{text}: not measured", None, None)
+        if met:
+            return Verdict(f"{text}: {shown}, met", True, reached, "met")
+        short = abs(reached / target.factor - 1)
+        return Verdict(f"{text}: {shown}, MISSED by {short:.0%}", False, reached, f"missed by {short:.0%}")
+
+    def _reached(self, point: Point, target: Target) -> tuple[str, float | None]:
+        ours = self.cell(point, PHICANDLE)
+        if target.kind == "share":
+            share = self.share(point)
+            return (share[1], share[0]) if share else ("the limit", None)
+        if target.kind == "most":
+            return "", ours.value if ours else None
+        if target.kind == "file":
+            size = self.data["models"].get(BY_NAME[point.measure].model, {}).get("file_bytes")
+            return "file", ours.value / size if ours and size else None
+        at = next(
+            p for p in POINTS if p.name == (target.of if target.kind == "own" else target.at or point.name)
+        )
+        other = self.cell(at, PHICANDLE if target.kind == "own" else target.of)
+        what = f"its own {at.title}" if target.kind == "own" else target.of
+        return what, ours.value / other.value if ours and other else None
+
+
+def show(value: float, unit: str) -> str:
+    """A figure with its unit, for people."""
+    if unit == "tok/s":
+        return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    if unit == "GB":
+        return f"{value / 1e9:.2f} GB"
+    if unit == "us":
+        return f"{value * 1e6:.1f} us"
+    if unit == "s":
+        return f"{value:.2f} s" if value >= 0.1 else f"{value * 1e3:.0f} ms"
+    return f"{value:.2f} {unit}"
+
+
+def newest(folder: Path = FOLDER) -> Path | None:
+    """The newest record there, by the date in its name."""
+    return max(folder.glob("*.json"), default=None, key=lambda path: path.name)

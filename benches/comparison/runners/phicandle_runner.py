@@ -1,0 +1,128 @@
+"""phicandle: passes through `phicandle bench`, loading and streaming through the Python package.
+
+Options of `load`: `backend`, `kv` (`f16`, `q8`), `memory` (`repack`, `mmap`). A tier is forced by `PHICANDLE_ISA`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from wire import seconds, serve
+
+import phicandle
+from phicandle import Generator
+
+
+class Engine:
+    """The settings of the next measurement."""
+
+    def __init__(self) -> None:
+        self.model = ""
+        self.threads = 1
+        self.options: dict[str, str] = {}
+        self.generator: Generator | None = None
+
+    def load(self, model: str, threads: int, **options: str) -> dict[str, Any]:
+        """Notes what to load: `phicandle bench` loads for itself, before it measures."""
+        self.model, self.threads, self.options = model, threads, options
+        return {"version": phicandle.__version__, "system": str(phicandle.cpu_info())}
+
+    def open(self, model: str, threads: int, **options: str) -> dict[str, Any]:
+        """Loads, and keeps it."""
+        self.load(model, threads, **options)
+        took = seconds(self._open)
+        return {"load_s": took}
+
+    def _open(self) -> None:
+        names = {"kv": "kv_dtype"}
+        options: dict[str, Any] = {names.get(name, name): value for name, value in self.options.items()}
+        self.generator = Generator(self.model, threads=self.threads, progress=False, **options)
+
+    def bench(self, *words: str) -> dict[str, Any]:
+        """What `phicandle bench` says of one series."""
+        command = [sys.executable, "-m", "phicandle", "bench", self.model, "--json", "--repetitions", "1"]
+        command += ["--threads", str(self.threads), "--no-limits", *words]
+        if "backend" in self.options:
+            command += ["--backend", self.options["backend"]]
+        if "kv" in self.options:
+            command += ["--kv-dtype", self.options["kv"]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"phicandle bench: {done.stderr.strip()[-400:]}")
+        found = json.loads(done.stdout)
+        if found["skipped"]:
+            raise RuntimeError(
+                "; ".join(f"{skipped['what']}: {skipped['why']}" for skipped in found["skipped"])
+            )
+        (series,) = found["series"]
+        return dict(series)
+
+    def prefill(self, tokens: int) -> dict[str, Any]:
+        """A prompt."""
+        (test,) = self.bench("-p", str(tokens))["tests"]
+        return {"seconds": test["time"]["samples_s"][0]}
+
+    def decode(self, depth: int, tokens: int) -> dict[str, Any]:
+        """Token after token; and what the engine adds between two passes."""
+        series = self.bench("-n", str(tokens), "--depth", str(depth))
+        (test,) = series["tests"]
+        between = series["between_passes"]
+        answer = {"seconds": test["time"]["samples_s"][0]}
+        return answer | ({"between_s": between["mean"]["median_s"]} if between else {})
+
+    def batch(self, sequences: int, depth: int, tokens: int) -> dict[str, Any]:
+        """A token of every sequence, again and again."""
+        series = self.bench("-n", str(tokens), "--depth", str(depth), "-b", str(sequences))
+        (test,) = series["tests"]
+        return {"seconds": test["time"]["samples_s"][0]}
+
+    def verify(self, depth: int, guesses: int, repeats: int) -> dict[str, Any]:
+        """Several tokens of one sequence in a pass, each beside a pass for one: `phicandle bench` makes eight."""
+        series = self.bench("-n", "0", "--verify", str(guesses), "--depth", str(depth))
+        (test,) = series["tests"]
+        return {"seconds": test["time"]["samples_s"][0], "step_s": test["step_time"]["samples_s"][0]}
+
+    def stream(self, tokens: int) -> dict[str, Any]:
+        """The time that Python's thread computes for a chunk."""
+        self._open()
+        if self.generator is None:
+            raise RuntimeError("There is no generator.")
+        prompt: str = "Count to a hundred"
+        settings: dict[str, Any] = {"max_tokens": tokens, "ignore_eos": True}
+        self.generator.generate(prompt, **settings)
+        chunks, started = 0, 0.0
+        for _ in self.generator.stream(prompt, **settings):
+            # From the first chunk on: what comes before it is the call.
+            started = started or time.thread_time()
+            chunks += 1
+        return {"python_s": (time.thread_time() - started) / max(chunks - 1, 1)}
+
+    def limits(self, model: str, threads: int) -> dict[str, Any]:
+        """The machine's limits, with 1 thread and with `threads`, as `phicandle bench` measures them."""
+        command = [sys.executable, "-m", "phicandle", "bench", model, "--json", "--repetitions", "1"]
+        # On one token of a prompt, as something has to be measured.
+        command += ["--threads", str(threads), "-p", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"phicandle bench: {done.stderr.strip()[-400:]}")
+        found = json.loads(done.stdout)
+        return {"limits": [*found["limits"]["before"], *found["limits"]["after"]]}
+
+    def unload(self) -> dict[str, Any]:
+        """Closes what is open."""
+        if self.generator is not None:
+            self.generator.close()
+            self.generator = None
+        return {}
+
+
+if __name__ == "__main__":
+    engine = Engine()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    names = ("load", "open", "prefill", "decode", "batch", "verify", "stream", "limits", "unload")
+    serve({name: getattr(engine, name) for name in names})

@@ -1,0 +1,164 @@
+//! A matrix of weights, in tiles or as its file has it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::format::{Family, layout};
+use super::pack;
+use crate::error::{Error, Result};
+use crate::gguf::GgmlType;
+use crate::kernels::simd::LANES;
+use crate::kernels::{ALIGNMENT, Compute, DisjointMut};
+
+/// Memory that matrices share: an arena, a mapped file.
+pub(crate) type Memory = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// Weights of `rows` outputs of `k` inputs each.
+#[derive(Clone)]
+pub(crate) struct Matrix {
+    pub(super) kind: GgmlType,
+    pub(super) family: Family,
+    pub(super) rows: usize,
+    pub(super) k: usize,
+    /// Whether the bytes are tiles.
+    pub(super) packed: bool,
+    memory: Memory,
+    range: Range<usize>,
+}
+
+impl Matrix {
+    /// Bytes that [`pack`](Self::pack) fills for a matrix: a multiple of 64. `None` for a type that is no weight.
+    pub(crate) fn packed_bytes(kind: GgmlType, rows: usize, k: usize) -> Option<usize> {
+        let (_, tile) = layout(kind)?;
+        let bytes = match tile {
+            Some(_) => rows.div_ceil(LANES).checked_mul(pack::group_bytes(kind, k)?)?,
+            None => rows.checked_mul(row_bytes(kind, k))?,
+        };
+        bytes.checked_next_multiple_of(ALIGNMENT)
+    }
+
+    /// Lays the rows of `source`, as a file has them, out in `to`, which is zero and has [`packed_bytes`](Self::packed_bytes).
+    ///
+    /// # Errors
+    /// `Internal` when the sizes do not agree.
+    pub(crate) fn pack(
+        compute: &Compute,
+        kind: GgmlType,
+        k: usize,
+        source: &[u8],
+        to: &mut [u8],
+    ) -> Result<()> {
+        let row = row_bytes(kind, k);
+        let rows = source.len() / row.max(1);
+        if Self::packed_bytes(kind, rows, k) != Some(to.len()) || source.len() != rows * row {
+            return Err(Error::internal(format!(
+                "{} bytes of {kind} do not fit into {} bytes of tiles.",
+                source.len(),
+                to.len()
+            )));
+        }
+        let (source_unit, to_unit) = match pack::group_bytes(kind, k) {
+            Some(group) => (LANES * row, group),
+            None => (LANES * row, LANES * row),
+        };
+        let tiled = layout(kind).is_some_and(|(_, tile)| tile.is_some());
+        let to = DisjointMut::new(to);
+        compute.pool.for_each(rows.div_ceil(LANES), &|unit, _| {
+            let rows = &source[unit * source_unit..source.len().min((unit + 1) * source_unit)];
+            let end = if tiled { (unit + 1) * to_unit } else { unit * to_unit + rows.len() };
+            // SAFETY: units write the tiles of different groups of rows.
+            let to = unsafe { to.slice(unit * to_unit..end) };
+            if tiled { pack::pack_group(kind, k, rows, to) } else { to.copy_from_slice(rows) }
+        })
+    }
+
+    /// The matrix at `range` of `memory`: tiles as [`pack`](Self::pack) makes them, or rows as a file has them.
+    ///
+    /// # Errors
+    /// `Internal` when the range has another size than the matrix, or lies outside.
+    pub(crate) fn new(
+        kind: GgmlType,
+        rows: usize,
+        k: usize,
+        packed: bool,
+        memory: Memory,
+        range: Range<usize>,
+    ) -> Result<Self> {
+        let family = layout(kind).map(|(family, _)| family);
+        let bytes =
+            if packed { Self::packed_bytes(kind, rows, k) } else { rows.checked_mul(row_bytes(kind, k)) };
+        let fits = (*memory).as_ref().get(range.clone()).map(<[u8]>::len);
+        match family {
+            Some(family) if fits == bytes && k.is_multiple_of(kind.block_size()) => {
+                Ok(Self { kind, family, rows, k, packed, memory, range })
+            }
+            _ => Err(Error::internal(format!("{rows} x {k} values of {kind} are not {fits:?} bytes."))),
+        }
+    }
+
+    /// Outputs.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// What the activations must look like.
+    pub(crate) fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Whether the bytes are tiles that a kernel reads as they are.
+    pub(super) fn is_tiled(&self) -> bool {
+        self.packed && self.tile().is_some()
+    }
+
+    /// Bytes of a tile, for types that have one.
+    pub(super) fn tile(&self) -> Option<usize> {
+        layout(self.kind).and_then(|(_, tile)| tile)
+    }
+
+    /// Tiles side by side in a group of 16 rows.
+    pub(super) fn tiles(&self) -> usize {
+        self.k.div_ceil(self.family.tile_k())
+    }
+
+    /// Groups of 16 rows.
+    pub(super) fn groups(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+
+    /// Bytes of a row as the file has it.
+    pub(super) fn row_bytes(&self) -> usize {
+        row_bytes(self.kind, self.k)
+    }
+
+    /// All its bytes.
+    pub(super) fn data(&self) -> &[u8] {
+        &(*self.memory).as_ref()[self.range.clone()]
+    }
+
+    /// The bytes of groups `groups`: their tiles, or their rows.
+    pub(super) fn group_data(&self, groups: Range<usize>) -> &[u8] {
+        let data = self.data();
+        let unit = if self.is_tiled() {
+            self.tiles() * self.tile().unwrap_or_default()
+        } else {
+            LANES * self.row_bytes()
+        };
+        let end = if self.is_tiled() {
+            groups.end * unit
+        } else {
+            (self.rows * self.row_bytes()).min(groups.end * unit)
+        };
+        &data[groups.start * unit..end]
+    }
+}
+
+/// Bytes of `k` values as a file has them.
+fn row_bytes(kind: GgmlType, k: usize) -> usize {
+    k / kind.block_size() * kind.type_size()
+}

@@ -1,0 +1,223 @@
+//! Matrices times activations, over all threads.
+
+use std::ops::Range;
+
+use super::acts::Activations;
+use super::format::layout;
+use super::matrix::Matrix;
+use super::strip::{self, GROUPS, Strip, WIDTH};
+use crate::error::{Error, Result};
+use crate::gguf::GgmlType;
+use crate::kernels::activation::silu_mul_row;
+use crate::kernels::simd::{Op, Simd, Tier, dispatch};
+use crate::kernels::{Compute, DisjointMut, Scratch, view_mut};
+
+/// Bytes of weights that a thread takes at a time: enough to hide the taking, few enough to share evenly.
+const UNIT_BYTES: usize = 96 << 10;
+/// Pieces of work per thread that a product is cut into at least, where it has as many strips.
+const UNITS_PER_THREAD: usize = 4;
+
+/// What is done with a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It replaces what is there.
+    Store,
+    /// It is added to what is there.
+    Add,
+}
+
+/// Strips of one matrix.
+struct Strips<'a> {
+    matrix: &'a Matrix,
+    acts: &'a Activations,
+    /// The strips, by the number of their first group.
+    groups: Range<usize>,
+    /// `[token][width]`.
+    out: &'a DisjointMut<'a, f32>,
+    width: usize,
+    /// The column of the matrix's first row.
+    column: usize,
+    then: Then,
+    scratch: &'a mut Scratch,
+}
+
+impl Strips<'_> {
+    fn compute(self, tier: Tier) {
+        let Self { matrix, acts, groups, out, width, column, then, scratch } = self;
+        let [panels, tiles] = matrix.strip_scratch();
+        let [results, panels, tiles] = scratch.split([acts.rows * WIDTH * 4, panels, tiles]);
+        let results = view_mut::<f32>(results);
+        for group in groups.step_by(GROUPS) {
+            let mut strip = Strip { matrix, group, acts, results, panels, tiles };
+            strip.compute(tier);
+            let first = group * (WIDTH / GROUPS);
+            let rows = (matrix.rows - first).min(WIDTH);
+            for (token, results) in results.chunks_exact(WIDTH).enumerate() {
+                let at = token * width + column + first;
+                // SAFETY: every row of every matrix has a column of its own.
+                let out = unsafe { out.slice(at..at + rows) };
+                match then {
+                    Then::Store => out.copy_from_slice(&results[..rows]),
+                    Then::Add => out.iter_mut().zip(results).for_each(|(out, result)| *out += *result),
+                }
+            }
+        }
+    }
+}
+
+impl Matrix {
+    /// Bytes of scratch that a thread needs for a product of `rows` rows with a matrix of this kind, in tiles or as a file has
+    /// it, or with two such matrices at once.
+    pub(crate) fn scratch_bytes(kind: GgmlType, k: usize, packed: bool, rows: usize) -> usize {
+        let is_tiled = packed && layout(kind).is_some_and(|(_, tile)| tile.is_some());
+        let strip: usize = strip::scratch_bytes(kind, k, is_tiled).into_iter().sum();
+        2 * rows * WIDTH * 4 + strip
+    }
+
+    fn strip_scratch(&self) -> [usize; 2] {
+        strip::scratch_bytes(self.kind, self.k, self.is_tiled())
+    }
+}
+
+impl Compute {
+    /// Multiplies the matrices of `stack` with every row of `acts`; their outputs stand side by side in `out`:
+    /// `[token][rows of the first, rows of the second ...]`.
+    ///
+    /// # Errors
+    /// Those of the pool.
+    pub(crate) fn matmul(
+        &self,
+        stack: &[&Matrix],
+        acts: &Activations,
+        then: Then,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let width = stack.iter().map(|matrix| matrix.rows).sum();
+        let out = DisjointMut::new(out);
+        // Pieces of work: (matrix, first group, end).
+        let mut column = 0;
+        let parts: Vec<Part<'_>> = stack
+            .iter()
+            .map(|&matrix| {
+                let part = Part { matrix, column, groups: self.unit_groups(matrix) };
+                column += matrix.rows;
+                part
+            })
+            .collect();
+        let units = parts.iter().map(Part::units).sum();
+        self.pool.for_each(units, &|unit, scratch| {
+            let Some((part, groups)) = find(&parts, unit) else { return };
+            let (matrix, column) = (part.matrix, part.column);
+            Strips { matrix, acts, groups, out: &out, width, column, then, scratch }.compute(self.tier);
+        })
+    }
+
+    /// Multiplies gate and up, two matrices alike, with every row of `acts`, adds their biases, and writes `silu(gate) * up` to
+    /// `out`: `[token][rows]`.
+    ///
+    /// # Errors
+    /// `Internal` when they are not alike, and those of the pool.
+    pub(crate) fn gated(
+        &self,
+        [gate, up]: [&Matrix; 2],
+        biases: [Option<&[f32]>; 2],
+        acts: &Activations,
+        out: &mut [f32],
+    ) -> Result<()> {
+        if gate.rows != up.rows || gate.k != up.k {
+            return Err(Error::internal("The two halves of a feed-forward layer have different sizes."));
+        }
+        let width = gate.rows;
+        let out = DisjointMut::new(out);
+        let part =
+            Part { matrix: gate, column: 0, groups: (self.unit_groups(gate) / 2).next_multiple_of(GROUPS) };
+        self.pool.for_each(part.units(), &|unit, scratch| {
+            let (scratch_gate, scratch_up) = (gate.strip_scratch(), up.strip_scratch());
+            let results = acts.rows * WIDTH * 4;
+            let [panels, tiles] = [0, 1].map(|i| scratch_gate[i].max(scratch_up[i]));
+            let [gates, ups, panels, tiles] = scratch.split([results, results, panels, tiles]);
+            let (gates, ups) = (view_mut::<f32>(gates), view_mut::<f32>(ups));
+            for group in part.range(unit).step_by(GROUPS) {
+                Strip { matrix: gate, group, acts, results: gates, panels, tiles }.compute(self.tier);
+                Strip { matrix: up, group, acts, results: ups, panels, tiles }.compute(self.tier);
+                let first = group * (WIDTH / GROUPS);
+                for (results, bias) in [&mut *gates, &mut *ups].into_iter().zip(biases) {
+                    add_bias(results, bias, first);
+                }
+                dispatch(self.tier, Gate { gates, ups, out: &out, width, first });
+            }
+        })
+    }
+
+    /// Groups of 16 rows in a piece of work of `matrix`.
+    fn unit_groups(&self, matrix: &Matrix) -> usize {
+        let by_bytes = UNIT_BYTES / (matrix.row_bytes() * WIDTH / GROUPS).max(1);
+        let by_threads = matrix.groups() / (self.threads() * UNITS_PER_THREAD);
+        by_bytes.min(by_threads).next_multiple_of(GROUPS).max(GROUPS)
+    }
+}
+
+/// Adds the bias of the rows from `first` on to a strip.
+fn add_bias(results: &mut [f32], bias: Option<&[f32]>, first: usize) {
+    let Some(bias) = bias.and_then(|bias| bias.get(first..)) else { return };
+    for results in results.chunks_exact_mut(WIDTH) {
+        results.iter_mut().zip(bias).for_each(|(result, bias)| *result += bias);
+    }
+}
+
+/// The end of a strip of [`Compute::gated`].
+struct Gate<'a> {
+    gates: &'a [f32],
+    ups: &'a [f32],
+    out: &'a DisjointMut<'a, f32>,
+    width: usize,
+    /// The strip's first row.
+    first: usize,
+}
+
+impl Op for Gate<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let rows = (self.width - self.first).min(WIDTH);
+        let halves = self.gates.chunks_exact(WIDTH).zip(self.ups.chunks_exact(WIDTH));
+        for (token, (gate, up)) in halves.enumerate() {
+            let at = token * self.width + self.first;
+            // SAFETY: every strip has rows of its own.
+            let out = unsafe { self.out.slice(at..at + rows) };
+            silu_mul_row(s, &gate[..rows], &up[..rows], out);
+        }
+    }
+}
+
+/// A matrix of a stack, cut into pieces.
+struct Part<'a> {
+    matrix: &'a Matrix,
+    column: usize,
+    /// Groups of a piece.
+    groups: usize,
+}
+
+impl Part<'_> {
+    fn units(&self) -> usize {
+        self.matrix.groups().div_ceil(self.groups)
+    }
+
+    /// The groups of piece `unit`.
+    fn range(&self, unit: usize) -> Range<usize> {
+        let first = unit * self.groups;
+        first..(first + self.groups).min(self.matrix.groups())
+    }
+}
+
+/// The matrix and the groups of piece `unit`.
+fn find<'p, 'a>(parts: &'p [Part<'a>], mut unit: usize) -> Option<(&'p Part<'a>, Range<usize>)> {
+    for part in parts {
+        if unit < part.units() {
+            return Some((part, part.range(unit)));
+        }
+        unit -= part.units();
+    }
+    None
+}

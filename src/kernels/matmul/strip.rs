@@ -1,0 +1,484 @@
+//! The results of up to 32 rows for all tokens.
+
+use std::marker::PhantomData;
+
+use super::acts::Activations;
+use super::block_kernel::{self, BlockPanel};
+use super::float_kernel::{self, BF16, F16, F32, FloatFormat};
+use super::format::{
+    BlockFormat, BlockKind, CHUNK, Q4K, Q5K, Q6K, Q40, Q41, Q80, SPAN, SuperFormat, SuperKind,
+};
+use super::matrix::Matrix;
+use super::pack;
+use super::raw::{self, Iq4Nl, Iq4Xs, Q2K, Q3K, Q50, Q51, RawBlock, RawSuper};
+use super::super_kernel::{self, SuperPanel};
+use crate::gguf::GgmlType;
+use crate::kernels::simd::{LANES, Op, Simd, Tier, dispatch};
+
+/// Groups of 16 rows in a strip.
+pub(super) const GROUPS: usize = 2;
+/// Results that a strip has for each token.
+pub(super) const WIDTH: usize = GROUPS * LANES;
+/// Panels of a group that are unpacked at a time, for types with blocks of 32: 256 elements of each row.
+const BLOCK_PANELS: usize = 4;
+/// Tiles of floats that are used for all tokens before the next are read, to find them in the first-level cache.
+const FLOAT_TILES: usize = 4;
+
+/// Whether the sums of both groups of a strip stay in registers for several tokens.
+#[inline(always)]
+fn is_wide<S: Simd>() -> bool {
+    S::SUMS >= 8 * GROUPS
+}
+
+/// Bytes of scratch that a strip of a matrix with rows of `k` values needs: panels, and tiles where the matrix has none.
+pub(super) fn scratch_bytes(kind: GgmlType, k: usize, is_tiled: bool) -> [usize; 2] {
+    let tiles = if is_tiled { 0 } else { pack::group_bytes(kind, k).unwrap_or(0) * GROUPS };
+    [GROUPS * size_of::<SuperPanel>().max(BLOCK_PANELS * size_of::<BlockPanel>()), tiles]
+}
+
+/// What a strip is computed from, and with.
+pub(super) struct Strip<'a> {
+    pub(super) matrix: &'a Matrix,
+    /// The first group of 16 rows; a strip has [`GROUPS`] of them, or one at the end of a matrix.
+    pub(super) group: usize,
+    pub(super) acts: &'a Activations,
+    /// `[token][WIDTH]`.
+    pub(super) results: &'a mut [f32],
+    pub(super) panels: &'a mut [u8],
+    pub(super) tiles: &'a mut [u8],
+}
+
+/// Runs `$call` for pieces of `$count` tokens, `$t` at a time, the greatest first; `$at` is the first of a piece.
+macro_rules! pieces {
+    ($count:expr, $at:ident, [$($t:literal),+], $call:expr) => {{
+        let mut $at = 0;
+        $(while $count - $at >= $t {
+            const T: usize = $t;
+            $call;
+            $at += T;
+        })+
+    }};
+}
+
+/// Fills panels of a strip.
+trait Panels<P> {
+    /// Unpacks tile `index` of the strip's group `group`.
+    fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut P);
+    /// Asks for the memory of the tile.
+    fn prefetch<S: Simd>(&self, s: S, group: usize, index: usize);
+}
+
+/// Asks for `bytes` bytes; past the end of a strip they are those of the next one, or nobody's.
+#[inline(always)]
+fn prefetch<S: Simd>(s: S, from: *const u8, bytes: usize) {
+    let mut at = 0;
+    while at < bytes {
+        s.prefetch(from.wrapping_add(at));
+        at += CHUNK;
+    }
+}
+
+/// Panels from tiles in the layout of `F`.
+struct FromTiles<F> {
+    tiles: *const u8,
+    /// Tiles of a group.
+    count: usize,
+    format: PhantomData<F>,
+}
+
+impl<F: SuperFormat> Panels<SuperPanel> for FromTiles<F> {
+    #[inline(always)]
+    fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut SuperPanel) {
+        // SAFETY: the tile is one of the strip's.
+        unsafe {
+            super_kernel::unpack::<S, F>(s, self.tiles.add((group * self.count + index) * F::TILE), panel)
+        }
+    }
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, s: S, group: usize, index: usize) {
+        prefetch(s, self.tiles.wrapping_add((group * self.count + index) * F::TILE), F::TILE);
+    }
+}
+
+impl<F: BlockFormat> Panels<BlockPanel> for FromTiles<F> {
+    #[inline(always)]
+    fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut BlockPanel) {
+        // SAFETY: the tile is one of the strip's.
+        unsafe {
+            block_kernel::unpack::<S, F>(s, self.tiles.add((group * self.count + index) * F::TILE), panel)
+        }
+    }
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, s: S, group: usize, index: usize) {
+        prefetch(s, self.tiles.wrapping_add((group * self.count + index) * F::TILE), F::TILE);
+    }
+}
+
+/// Panels from the rows of a file, of type `F`.
+struct FromRows<'a, F> {
+    matrix: &'a Matrix,
+    /// The strip's first group.
+    first: usize,
+    format: PhantomData<F>,
+}
+
+impl<F> FromRows<'_, F> {
+    fn rows(&self, group: usize) -> &[u8] {
+        self.matrix.group_data(self.first + group..self.first + group + 1)
+    }
+}
+
+impl<F: RawSuper> Panels<SuperPanel> for FromRows<'_, F> {
+    #[inline(always)]
+    fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut SuperPanel) {
+        raw::super_panel::<F>(self.rows(group), self.matrix.row_bytes(), index, panel);
+        super_kernel::prepare_scales(s, panel);
+    }
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, _: S, _: usize, _: usize) {}
+}
+
+impl<F: RawBlock> Panels<BlockPanel> for FromRows<'_, F> {
+    #[inline(always)]
+    fn fill<S: Simd>(&self, _: S, group: usize, index: usize, panel: &mut BlockPanel) {
+        raw::block_panel::<F>(self.rows(group), self.matrix.row_bytes(), index, panel);
+    }
+    #[inline(always)]
+    fn prefetch<S: Simd>(&self, _: S, _: usize, _: usize) {}
+}
+
+/// One way to compute a strip, compiled for each tier on its own.
+trait Way {
+    /// Computes the results of `strip`.
+    fn compute<S: Simd>(s: S, strip: &mut Strip<'_>);
+}
+
+struct SuperTiles<F>(PhantomData<F>);
+struct SuperRows<F>(PhantomData<F>);
+struct BlockTiles<F>(PhantomData<F>);
+struct BlockRows<F>(PhantomData<F>);
+struct Floats<F>(PhantomData<F>);
+
+macro_rules! ways {
+    ($($way:ident: $bound:ident, $method:ident;)+) => { $(
+        impl<F: $bound> Way for $way<F> {
+            #[inline(always)]
+            fn compute<S: Simd>(s: S, strip: &mut Strip<'_>) {
+                strip.$method::<S, F>(s);
+            }
+        }
+    )+ };
+}
+ways! {
+    SuperTiles: SuperFormat, super_tiles;
+    SuperRows: RawSuper, super_raw;
+    BlockTiles: BlockFormat, block_tiles;
+    BlockRows: RawBlock, block_raw;
+    Floats: FloatFormat, floats;
+}
+
+/// A strip, and the way to compute it.
+struct Compute<'s, 'a, W>(&'s mut Strip<'a>, PhantomData<W>);
+
+impl<W: Way> Op for Compute<'_, '_, W> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        W::compute(s, self.0);
+    }
+}
+
+impl Strip<'_> {
+    /// Computes the results with the instructions of `tier`.
+    pub(super) fn compute(&mut self, tier: Tier) {
+        match self.matrix.kind {
+            GgmlType::Q4_K => self.go::<SuperTiles<Q4K>>(tier),
+            GgmlType::Q5_K => self.go::<SuperTiles<Q5K>>(tier),
+            GgmlType::Q6_K => self.go::<SuperTiles<Q6K>>(tier),
+            GgmlType::Q2_K => self.go::<SuperRows<Q2K>>(tier),
+            GgmlType::Q3_K => self.go::<SuperRows<Q3K>>(tier),
+            GgmlType::IQ4_XS => self.go::<SuperRows<Iq4Xs>>(tier),
+            GgmlType::Q4_0 => self.go::<BlockTiles<Q40>>(tier),
+            GgmlType::Q4_1 => self.go::<BlockTiles<Q41>>(tier),
+            GgmlType::Q8_0 => self.go::<BlockTiles<Q80>>(tier),
+            GgmlType::Q5_0 => self.go::<BlockRows<Q50>>(tier),
+            GgmlType::Q5_1 => self.go::<BlockRows<Q51>>(tier),
+            GgmlType::IQ4_NL => self.go::<BlockRows<Iq4Nl>>(tier),
+            GgmlType::F16 => self.go::<Floats<F16>>(tier),
+            GgmlType::BF16 => self.go::<Floats<BF16>>(tier),
+            _ => self.go::<Floats<F32>>(tier),
+        }
+    }
+
+    fn go<W: Way>(&mut self, tier: Tier) {
+        dispatch(tier, Compute::<W>(self, PhantomData));
+    }
+
+    #[inline(always)]
+    fn groups(&self) -> usize {
+        (self.matrix.groups() - self.group).min(GROUPS)
+    }
+
+    /// The tiles of the strip: those of the matrix, or made from its rows.
+    #[inline(always)]
+    fn tiles(&mut self) -> *const u8 {
+        let (matrix, groups) = (self.matrix, self.groups());
+        let data = matrix.group_data(self.group..self.group + groups);
+        if matrix.is_tiled() {
+            return data.as_ptr();
+        }
+        let bytes = matrix.tiles() * matrix.tile().unwrap_or_default();
+        let whole = data.len() == groups * LANES * matrix.row_bytes()
+            && matrix.k.is_multiple_of(matrix.family.tile_k());
+        if !whole {
+            self.tiles.fill(0);
+        }
+        for (rows, to) in data.chunks(LANES * matrix.row_bytes()).zip(self.tiles.chunks_exact_mut(bytes)) {
+            pack::pack_group(matrix.kind, matrix.k, rows, to);
+        }
+        self.tiles.as_ptr()
+    }
+
+    /// Whether so few tokens are computed that unpacking into panels would not pay.
+    #[inline(always)]
+    fn is_narrow<S: Simd>(&self) -> bool {
+        self.acts.rows <= if is_wide::<S>() { 8 } else { 4 }
+    }
+
+    #[inline(always)]
+    fn super_tiles<S: Simd, F: SuperFormat>(&mut self, s: S) {
+        let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
+        if !self.is_narrow::<S>() {
+            return self
+                .super_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
+        }
+        let tokens = self.acts.rows;
+        for group in 0..groups {
+            // SAFETY: a group has `tiles` tiles; activations and results are there for every token.
+            unsafe {
+                let tile = base.add(group * tiles * F::TILE);
+                let (acts, results) =
+                    (self.acts.supers.as_ptr(), self.results.as_mut_ptr().add(group * LANES));
+                macro_rules! direct {
+                    ($at:ident) => {
+                        super_kernel::direct::<S, F, T>(
+                            s,
+                            tile,
+                            tiles,
+                            acts.add($at),
+                            tokens,
+                            results.add($at * WIDTH),
+                            WIDTH,
+                        )
+                    };
+                }
+                if !is_wide::<S>() {
+                    pieces!(tokens, at, [2, 1], direct!(at));
+                } else if F::VECTORS > 2 {
+                    pieces!(tokens, at, [4, 3, 2, 1], direct!(at));
+                } else {
+                    pieces!(tokens, at, [8, 6, 5, 4, 3, 2, 1], direct!(at));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn super_raw<S: Simd, F: RawSuper>(&mut self, s: S) {
+        let rows = FromRows { matrix: self.matrix, first: self.group, format: PhantomData::<F> };
+        self.super_panels::<S, F>(s, &rows);
+    }
+
+    /// Unpacks one super-block of the strip's rows after another, each for all tokens.
+    #[inline(always)]
+    fn super_panels<S: Simd, K: SuperKind>(&mut self, s: S, source: &impl Panels<SuperPanel>) {
+        let (groups, tokens, tiles) = (self.groups(), self.acts.rows, self.matrix.tiles());
+        self.results.fill(0.0);
+        // SAFETY: `panels` is aligned, initialised, and large enough for two panels of plain numbers.
+        let panels = unsafe { &mut *self.panels.as_mut_ptr().cast::<[SuperPanel; GROUPS]>() };
+        for index in 0..tiles {
+            for (group, panel) in panels.iter_mut().enumerate().take(groups) {
+                source.fill(s, group, index, panel);
+                source.prefetch(s, group, index + 1);
+            }
+            // SAFETY: activations are there for every tile and token, and results for every token.
+            unsafe {
+                let acts = self.acts.supers.as_ptr().add(index * tokens);
+                let results = self.results.as_mut_ptr();
+                if is_wide::<S>() {
+                    pieces!(
+                        tokens,
+                        at,
+                        [6, 4, 2, 1],
+                        super_kernel::panels::<S, K, GROUPS, T>(
+                            s,
+                            panels,
+                            acts.add(at),
+                            results.add(at * WIDTH),
+                            WIDTH
+                        )
+                    );
+                } else {
+                    for (group, panel) in panels.as_chunks::<1>().0.iter().enumerate().take(groups) {
+                        let results = results.add(group * LANES);
+                        pieces!(
+                            tokens,
+                            at,
+                            [3, 2, 1],
+                            super_kernel::panels::<S, K, 1, T>(
+                                s,
+                                panel,
+                                acts.add(at),
+                                results.add(at * WIDTH),
+                                WIDTH
+                            )
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn block_tiles<S: Simd, F: BlockFormat>(&mut self, s: S) {
+        let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
+        if !self.is_narrow::<S>() {
+            return self
+                .block_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
+        }
+        let tokens = self.acts.rows;
+        for group in 0..groups {
+            // SAFETY: a group has `tiles` tiles; activations and results are there for every token.
+            unsafe {
+                let tile = base.add(group * tiles * F::TILE);
+                let (acts, results) =
+                    (self.acts.blocks.as_ptr(), self.results.as_mut_ptr().add(group * LANES));
+                macro_rules! direct {
+                    ($at:ident) => {
+                        block_kernel::direct::<S, F, T>(
+                            s,
+                            tile,
+                            tiles,
+                            acts.add($at),
+                            tokens,
+                            results.add($at * WIDTH),
+                            WIDTH,
+                        )
+                    };
+                }
+                if !is_wide::<S>() {
+                    pieces!(tokens, at, [2, 1], direct!(at));
+                } else {
+                    pieces!(tokens, at, [8, 6, 4, 3, 2, 1], direct!(at));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn block_raw<S: Simd, F: RawBlock>(&mut self, s: S) {
+        let rows = FromRows { matrix: self.matrix, first: self.group, format: PhantomData::<F> };
+        self.block_panels::<S, F>(s, &rows);
+    }
+
+    /// Unpacks a few blocks of the strip's rows after another, each time for all tokens.
+    #[inline(always)]
+    fn block_panels<S: Simd, K: BlockKind>(&mut self, s: S, source: &impl Panels<BlockPanel>) {
+        let (groups, tokens, tiles) = (self.groups(), self.acts.rows, self.matrix.tiles());
+        self.results.fill(0.0);
+        // SAFETY: `panels` is aligned, initialised, and large enough for these panels of plain numbers.
+        let panels = unsafe { &mut *self.panels.as_mut_ptr().cast::<[[BlockPanel; BLOCK_PANELS]; GROUPS]>() };
+        let mut index = 0;
+        while index < tiles {
+            let count = (tiles - index).min(BLOCK_PANELS);
+            for (group, panels) in panels.iter_mut().enumerate().take(groups) {
+                for (i, panel) in panels.iter_mut().enumerate().take(count) {
+                    source.fill(s, group, index + i, panel);
+                    source.prefetch(s, group, index + i + BLOCK_PANELS);
+                }
+            }
+            // SAFETY: activations are there for every tile and token, and results for every token.
+            unsafe {
+                let acts = self.acts.blocks.as_ptr().add(index * tokens);
+                let results = self.results.as_mut_ptr();
+                if is_wide::<S>() {
+                    pieces!(
+                        tokens,
+                        at,
+                        [6, 4, 2, 1],
+                        block_kernel::panels::<S, K, GROUPS, T, BLOCK_PANELS>(
+                            s,
+                            panels,
+                            count,
+                            acts.add(at),
+                            tokens,
+                            results.add(at * WIDTH),
+                            WIDTH
+                        )
+                    );
+                } else {
+                    for (group, panels) in panels.as_chunks::<1>().0.iter().enumerate().take(groups) {
+                        let results = results.add(group * LANES);
+                        pieces!(
+                            tokens,
+                            at,
+                            [3, 2, 1],
+                            block_kernel::panels::<S, K, 1, T, BLOCK_PANELS>(
+                                s,
+                                panels,
+                                count,
+                                acts.add(at),
+                                tokens,
+                                results.add(at * WIDTH),
+                                WIDTH
+                            )
+                        );
+                    }
+                }
+            }
+            index += count;
+        }
+    }
+
+    #[inline(always)]
+    fn floats<S: Simd, F: FloatFormat>(&mut self, s: S) {
+        let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
+        let tokens = self.acts.rows;
+        let bytes = tiles * SPAN * LANES * F::SIZE;
+        let stride = self.matrix.k.next_multiple_of(SPAN);
+        self.results.fill(0.0);
+        let mut index = 0;
+        while index < tiles {
+            let count = (tiles - index).min(FLOAT_TILES);
+            // SAFETY: every group has `tiles` tiles; activations and results are there for every token.
+            unsafe {
+                let tile = base.add(index * SPAN * LANES * F::SIZE);
+                let acts = self.acts.floats.as_ptr().add(index * SPAN);
+                let results = self.results.as_mut_ptr();
+                macro_rules! tiles {
+                    ($r:literal, $group:expr, $at:ident) => {
+                        float_kernel::tiles::<S, F, $r, T>(
+                            s,
+                            tile.add($group * bytes),
+                            bytes,
+                            count,
+                            acts.add($at * stride),
+                            stride,
+                            results.add($at * WIDTH + $group * LANES),
+                            WIDTH,
+                        )
+                    };
+                }
+                if is_wide::<S>() && groups == GROUPS {
+                    pieces!(tokens, at, [6, 4, 2, 1], tiles!(2, 0, at));
+                } else {
+                    for group in 0..groups {
+                        pieces!(tokens, at, [4, 2, 1], tiles!(1, group, at));
+                    }
+                }
+            }
+            index += count;
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Products with K-quants: the integer sums of a super-block, then one fused multiply-add, or two, per row and super-block.
+//!
+//! Both ways to get there, straight from a tile for a few tokens and from an unpacked panel for many, make the same sums and
+//! the same float operations in the same order, so a row of results does not depend on how many tokens it was computed with.
+
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over registers: plain indices with bounds known to the compiler are what it unrolls"
+)]
+
+use super::acts::SuperActs;
+use super::format::{CHUNK, Dots, SUPER, Scales, SuperFormat, SuperKind};
+use crate::kernels::simd::{LANES, Simd};
+
+/// 16 rows of a super-block, unpacked to one byte per value: chunk `i` has elements `4 i` to `4 i + 3`.
+#[repr(C, align(64))]
+pub(super) struct SuperPanel {
+    pub(super) values: [u8; LANES * SUPER],
+    pub(super) scales: Scales,
+}
+
+impl SuperPanel {
+    pub(super) const ZERO: Self = Self { values: [0; LANES * SUPER], scales: Scales::ZERO };
+}
+
+/// Unpacks a tile.
+///
+/// # Safety
+/// `tile` is a whole tile.
+#[inline(always)]
+pub(super) unsafe fn unpack<S: Simd, F: SuperFormat>(s: S, tile: *const u8, panel: &mut SuperPanel) {
+    // SAFETY: a whole tile.
+    unsafe {
+        unpack_group::<S, F, 0>(s, tile, panel);
+        unpack_group::<S, F, 1>(s, tile, panel);
+        unpack_group::<S, F, 2>(s, tile, panel);
+        unpack_group::<S, F, 3>(s, tile, panel);
+        F::scales(s, tile, &mut panel.scales);
+    }
+}
+
+#[inline(always)]
+unsafe fn unpack_group<S: Simd, F: SuperFormat, const GROUP: usize>(
+    s: S,
+    tile: *const u8,
+    panel: &mut SuperPanel,
+) {
+    let to = panel.values.as_mut_ptr();
+    for step in 0..F::SUB / 4 {
+        // SAFETY: the caller gives a whole tile; every sub-block and step is one chunk of the panel.
+        unsafe {
+            let weights = F::weights::<S, GROUP>(s, tile, step);
+            for v in 0..F::VECTORS {
+                let chunk = F::sub_block(GROUP, v) * (F::SUB / 4) + step;
+                s.store_b(weights[v], to.add(chunk * CHUNK));
+            }
+        }
+    }
+}
+
+/// Turns scales that are plain numbers into what [`Simd::drain`] wants.
+#[inline(always)]
+pub(super) fn prepare_scales<S: Simd>(s: S, panel: &mut SuperPanel) {
+    for scale in &mut panel.scales.sub {
+        // SAFETY: 16 values are read and written.
+        unsafe { s.store_i(s.scale(s.load_i(scale.as_ptr())), scale.as_mut_ptr()) }
+    }
+}
+
+/// The sums of activations that go with the mins, as pairs of i16.
+#[inline(always)]
+fn sums<K: SuperKind>(acts: &SuperActs) -> *const i32 {
+    if K::SUB == 32 { acts.sums32.as_ptr().cast() } else { acts.sums16.as_ptr().cast() }
+}
+
+/// Adds one super-block to a result.
+#[inline(always)]
+fn finish<S: Simd, K: SuperKind>(
+    s: S,
+    total: S::I,
+    mins: S::I,
+    d: S::F,
+    dmin: S::F,
+    da: f32,
+    acc: S::F,
+) -> S::F {
+    let da = s.splat(da);
+    if K::MINS {
+        let acc = s.fma(s.mul(d, da), s.to_f(total), acc);
+        s.fnma(s.mul(dmin, da), s.to_f(mins), acc)
+    } else {
+        s.fma(s.mul(d, da), s.to_f(s.sub_i(total, mins)), acc)
+    }
+}
+
+/// Adds the super-block of `R` panels to the results of `T` tokens; token `t`'s, `16 R` of them, are at `results + t * stride`.
+///
+/// # Safety
+/// All pointers are valid; those to results do not overlap.
+#[inline(always)]
+pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usize>(
+    s: S,
+    panels: &[SuperPanel; R],
+    acts: *const SuperActs,
+    results: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: chunks are within the panels; the caller gives T blocks of activations and T x 16 R results.
+    unsafe {
+        let mut total = [[s.splat_i(0); R]; T];
+        let limit = <K::Bits<S> as Dots<S>>::limit().min(K::SUB / 4);
+        for sub in 0..SUPER / K::SUB {
+            let mut step = sub * (K::SUB / 4);
+            for _ in 0..K::SUB / 4 / limit {
+                let mut acc = [[<K::Bits<S> as Dots<S>>::zero(s); R]; T];
+                for _ in 0..limit {
+                    let mut w = [s.splat_b(0); R];
+                    for r in 0..R {
+                        w[r] = s.load_b(panels[r].values.as_ptr().add(step * CHUNK));
+                    }
+                    for t in 0..T {
+                        let a = s.splat4((*acts.add(t)).q.as_ptr().add(4 * step));
+                        for r in 0..R {
+                            acc[t][r] = <K::Bits<S> as Dots<S>>::dot(s, acc[t][r], w[r], a);
+                        }
+                    }
+                    step += 1;
+                }
+                for r in 0..R {
+                    let scale = s.load_i(panels[r].scales.sub[sub].as_ptr());
+                    for t in 0..T {
+                        total[t][r] = <K::Bits<S> as Dots<S>>::drain(s, total[t][r], acc[t][r], scale);
+                    }
+                }
+            }
+        }
+        let mut mins = [[s.splat_i(0); R]; T];
+        for pair in 0..SUPER / K::SUB / 2 {
+            for r in 0..R {
+                let w = s.load_i(panels[r].scales.mins[pair].as_ptr());
+                for t in 0..T {
+                    let a = s.splat_i(*sums::<K>(&*acts.add(t)).add(pair));
+                    mins[t][r] = s.dot_pairs(mins[t][r], w, a);
+                }
+            }
+        }
+        for r in 0..R {
+            let scales = &panels[r].scales;
+            let (d, dmin) = (s.load(scales.d.as_ptr()), s.load(scales.dmin.as_ptr()));
+            for t in 0..T {
+                let to = results.add(t * stride + r * LANES);
+                let acc = finish::<S, K>(s, total[t][r], mins[t][r], d, dmin, (*acts.add(t)).d, s.load(to));
+                s.store(acc, to);
+            }
+        }
+    }
+}
+
+/// How far ahead of its tile a product asks for memory, in bytes.
+const AHEAD: usize = 4096;
+
+/// Adds the scaled sums of a quarter of a tile.
+#[inline(always)]
+unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize>(
+    s: S,
+    tile: *const u8,
+    acts: *const SuperActs,
+    scales: &Scales,
+    total: &mut [S::I; M],
+) {
+    let limit = <F::Bits<S> as Dots<S>>::limit().min(F::SUB / 4);
+    let mut step = 0;
+    for _ in 0..F::SUB / 4 / limit {
+        let mut acc = [[<F::Bits<S> as Dots<S>>::zero(s); M]; 4];
+        for _ in 0..limit {
+            // SAFETY: the caller gives a whole tile and M blocks of activations.
+            unsafe {
+                let w = F::weights::<S, GROUP>(s, tile, step);
+                s.prefetch(tile.wrapping_add(AHEAD + (F::SUB / 4 * GROUP + step) * CHUNK));
+                for v in 0..F::VECTORS {
+                    let at = F::sub_block(GROUP, v) * F::SUB + 4 * step;
+                    for m in 0..M {
+                        let a = s.splat4((*acts.add(m)).q.as_ptr().add(at));
+                        acc[v][m] = <F::Bits<S> as Dots<S>>::dot(s, acc[v][m], w[v], a);
+                    }
+                }
+            }
+            step += 1;
+        }
+        for v in 0..F::VECTORS {
+            // SAFETY: the scales are 16 lanes.
+            let scale = unsafe { s.load_i(scales.sub[F::sub_block(GROUP, v)].as_ptr()) };
+            for m in 0..M {
+                total[m] = <F::Bits<S> as Dots<S>>::drain(s, total[m], acc[v][m], scale);
+            }
+        }
+    }
+}
+
+/// The results of 16 rows, `tiles` super-blocks each, for `M` tokens, straight from their tiles. Token `m`'s results are at
+/// `results + m * stride`; its activations for tile `i` at `acts + i * tokens + m`.
+///
+/// # Safety
+/// All pointers are valid.
+#[inline(always)]
+pub(super) unsafe fn direct<S: Simd, F: SuperFormat, const M: usize>(
+    s: S,
+    mut tile: *const u8,
+    tiles: usize,
+    mut acts: *const SuperActs,
+    tokens: usize,
+    results: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller gives `tiles` tiles side by side, and their activations.
+    unsafe {
+        let mut result = [s.splat(0.0); M];
+        let mut scales = Scales::ZERO;
+        for _ in 0..tiles {
+            F::scales(s, tile, &mut scales);
+            let mut total = [s.splat_i(0); M];
+            group::<S, F, M, 0>(s, tile, acts, &scales, &mut total);
+            group::<S, F, M, 1>(s, tile, acts, &scales, &mut total);
+            group::<S, F, M, 2>(s, tile, acts, &scales, &mut total);
+            group::<S, F, M, 3>(s, tile, acts, &scales, &mut total);
+            let mut mins = [s.splat_i(0); M];
+            for pair in 0..SUPER / F::SUB / 2 {
+                let w = s.load_i(scales.mins[pair].as_ptr());
+                for m in 0..M {
+                    let a = s.splat_i(*sums::<F>(&*acts.add(m)).add(pair));
+                    mins[m] = s.dot_pairs(mins[m], w, a);
+                }
+            }
+            let (d, dmin) = (s.load(scales.d.as_ptr()), s.load(scales.dmin.as_ptr()));
+            for m in 0..M {
+                let da = (*acts.add(m)).d;
+                result[m] = finish::<S, F>(s, total[m], mins[m], d, dmin, da, result[m]);
+            }
+            tile = tile.add(F::TILE);
+            acts = acts.add(tokens);
+        }
+        for m in 0..M {
+            s.store(result[m], results.add(m * stride));
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Products against Candle's own reading of the blocks, and against themselves in every other way to compute them.
+
+use std::sync::Arc;
+
+use candle_core::Device;
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::acts::SuperActs;
+use super::format::Family;
+use super::*;
+use crate::gguf::GgmlType;
+use crate::kernels::simd::Tier;
+use crate::kernels::{Compute, Isa};
+
+const KINDS: [GgmlType; 15] = [
+    GgmlType::Q4_0,
+    GgmlType::Q4_1,
+    GgmlType::Q5_0,
+    GgmlType::Q5_1,
+    GgmlType::Q8_0,
+    GgmlType::Q2_K,
+    GgmlType::Q3_K,
+    GgmlType::Q4_K,
+    GgmlType::Q5_K,
+    GgmlType::Q6_K,
+    GgmlType::IQ4_NL,
+    GgmlType::IQ4_XS,
+    GgmlType::F16,
+    GgmlType::BF16,
+    GgmlType::F32,
+];
+
+/// Where the f16 numbers of a block are.
+fn halves(kind: GgmlType) -> &'static [usize] {
+    match kind {
+        GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => &[0, 2],
+        GgmlType::Q2_K => &[80, 82],
+        GgmlType::Q3_K => &[108],
+        GgmlType::Q6_K => &[208],
+        _ => &[0],
+    }
+}
+
+/// Blocks of random bits, with scales that are numbers.
+fn random_rows(random: &mut StdRng, kind: GgmlType, rows: usize, k: usize) -> Vec<u8> {
+    let mut bytes = vec![0; rows * k / kind.block_size() * kind.type_size()];
+    random.fill(&mut bytes[..]);
+    for block in bytes.chunks_exact_mut(kind.type_size()) {
+        match kind {
+            GgmlType::F32 => block.copy_from_slice(&random.random_range(-1f32..1.0).to_le_bytes()),
+            GgmlType::BF16 => {
+                block.copy_from_slice(&half::bf16::from_f32(random.random_range(-1.0..1.0)).to_le_bytes());
+            }
+            _ => {
+                for &at in halves(kind) {
+                    let scale = half::f16::from_f32(random.random_range(-0.02..0.02));
+                    block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+                }
+            }
+        }
+    }
+    bytes
+}
+
+fn random_values(random: &mut StdRng, count: usize) -> Vec<f32> {
+    (0..count).map(|_| random.random_range(-1f32..1.0).powi(3) * 8.0).collect()
+}
+
+/// The matrix, as tiles and as the file has it.
+fn matrices(compute: &Compute, kind: GgmlType, rows: usize, k: usize, bytes: &[u8]) -> [Matrix; 2] {
+    let size = Matrix::packed_bytes(kind, rows, k).unwrap();
+    let mut arena = crate::kernels::Arena::new(size).unwrap();
+    Matrix::pack(compute, kind, k, bytes, &mut arena).unwrap();
+    let tiles = Matrix::new(kind, rows, k, true, Arc::new(arena), 0..size).unwrap();
+    let mapped = Matrix::new(kind, rows, k, false, Arc::new(bytes.to_vec()), 0..bytes.len()).unwrap();
+    [tiles, mapped]
+}
+
+fn multiply(compute: &Compute, matrix: &Matrix, values: &[f32], tokens: usize) -> Vec<f32> {
+    let mut acts = Activations::default();
+    let forms = Forms::default().with(matrix.family());
+    compute.quantise(&Copied { values }, tokens, matrix.k(), forms, &mut acts).unwrap();
+    let mut out = vec![f32::NAN; tokens * matrix.rows()];
+    compute.matmul(&[matrix], &acts, Then::Store, &mut out).unwrap();
+    out
+}
+
+/// What the activations are after quantisation, in f64.
+fn quantised(family: Family, values: &[f32]) -> Vec<f64> {
+    let block = match family {
+        Family::Super => 256,
+        Family::Block => 32,
+        Family::Float => return values.iter().map(|&x| f64::from(x)).collect(),
+    };
+    let mut out = Vec::new();
+    for values in values.chunks(block) {
+        let greatest = values.iter().fold(0f32, |most, x| most.max(x.abs()));
+        let (d, inverse) = (greatest / 127.0, 127.0 / greatest);
+        out.extend(values.iter().map(|x| f64::from(d) * f64::from((x * inverse).round_ties_even())));
+    }
+    out
+}
+
+fn candle(kind: GgmlType) -> Option<GgmlDType> {
+    Some(match kind {
+        GgmlType::Q4_0 => GgmlDType::Q4_0,
+        GgmlType::Q4_1 => GgmlDType::Q4_1,
+        GgmlType::Q5_0 => GgmlDType::Q5_0,
+        GgmlType::Q5_1 => GgmlDType::Q5_1,
+        GgmlType::Q8_0 => GgmlDType::Q8_0,
+        GgmlType::Q2_K => GgmlDType::Q2K,
+        GgmlType::Q3_K => GgmlDType::Q3K,
+        GgmlType::Q4_K => GgmlDType::Q4K,
+        GgmlType::Q5_K => GgmlDType::Q5K,
+        GgmlType::Q6_K => GgmlDType::Q6K,
+        GgmlType::F16 => GgmlDType::F16,
+        GgmlType::BF16 => GgmlDType::BF16,
+        GgmlType::F32 => GgmlDType::F32,
+        _ => return None,
+    })
+}
+
+/// The weights as Candle reads them.
+fn dequantised(kind: GgmlType, rows: usize, k: usize, bytes: &[u8]) -> Option<Vec<f32>> {
+    let storage = QStorage::from_data(bytes.into(), &Device::Cpu, candle(kind)?).unwrap();
+    let tensor = QTensor::new(storage, (rows, k)).unwrap();
+    Some(tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap())
+}
+
+#[test]
+fn products_equal_candles_weights_times_the_quantised_activations() {
+    let mut random = StdRng::seed_from_u64(2);
+    let compute = Compute::new(1, *Isa::ALL.iter().rfind(|isa| isa.check().is_ok()).unwrap()).unwrap();
+    let mut checked = 0;
+    for kind in KINDS {
+        for (rows, blocks, tokens) in [(1, 1, 1), (33, 2, 3), (40, 5, 9), (64, 3, 20)] {
+            let k = blocks * kind.block_size().max(32);
+            let bytes = random_rows(&mut random, kind, rows, k);
+            let Some(weights) = dequantised(kind, rows, k, &bytes) else { continue };
+            let values = random_values(&mut random, tokens * k);
+            let [tiles, _] = matrices(&compute, kind, rows, k, &bytes);
+            let out = multiply(&compute, &tiles, &values, tokens);
+            let acts: Vec<f64> = values.chunks(k).flat_map(|row| quantised(tiles.family(), row)).collect();
+            for token in 0..tokens {
+                for row in 0..rows {
+                    let (w, a) = (&weights[row * k..][..k], &acts[token * k..][..k]);
+                    let wanted: f64 = w.iter().zip(a).map(|(&w, a)| f64::from(w) * a).sum();
+                    let size: f64 = w.iter().zip(a).map(|(&w, a)| (f64::from(w) * a).abs()).sum();
+                    let found = f64::from(out[token * rows + row]);
+                    assert!(
+                        (found - wanted).abs() <= 1e-6 * size + 1e-12,
+                        "{kind} {rows}x{k}, token {token}, row {row}: {found}, not {wanted}"
+                    );
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked > 10_000);
+}
+
+#[test]
+fn every_way_to_compute_gives_the_same_bits() {
+    let mut random = StdRng::seed_from_u64(3);
+    let tiers: Vec<Isa> = Tier::all().into_iter().map(Tier::isa).collect();
+    let scalar = Compute::new(1, Isa::Scalar).unwrap();
+    let mut cells = 0;
+    for kind in KINDS {
+        for (rows, blocks) in [(1, 1), (17, 3), (49, 5), (90, 2)] {
+            let k = blocks * kind.block_size().max(32);
+            let bytes = random_rows(&mut random, kind, rows, k);
+            let tokens = 15;
+            let values = random_values(&mut random, tokens * k);
+            let [tiles, _] = matrices(&scalar, kind, rows, k, &bytes);
+            let wanted = multiply(&scalar, &tiles, &values, tokens);
+            for &isa in &tiers {
+                for threads in [1, 3] {
+                    let compute = Compute::new(threads, isa).unwrap();
+                    for matrix in matrices(&compute, kind, rows, k, &bytes) {
+                        for piece in [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 15] {
+                            let mut found = Vec::new();
+                            for values in values.chunks(piece * k) {
+                                found.extend(multiply(&compute, &matrix, values, values.len() / k));
+                            }
+                            let same = wanted.iter().zip(&found).all(|(w, f)| w.to_bits() == f.to_bits());
+                            assert!(
+                                same,
+                                "{kind} {rows}x{k} on {isa:?}, {threads} threads, {piece} tokens at a time"
+                            );
+                            cells += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(cells >= KINDS.len() * 4 * 2 * 2 * 11);
+}
+
+#[test]
+fn outputs_stand_side_by_side_and_add_up() {
+    let mut random = StdRng::seed_from_u64(4);
+    let compute = Compute::new(2, Isa::Scalar).unwrap();
+    let k = 256;
+    let stack: Vec<Matrix> = [(GgmlType::Q4_K, 20), (GgmlType::Q8_0, 5), (GgmlType::F32, 33)]
+        .into_iter()
+        .map(|(kind, rows)| {
+            let bytes = random_rows(&mut random, kind, rows, k);
+            let [tiles, _] = matrices(&compute, kind, rows, k, &bytes);
+            tiles
+        })
+        .collect();
+    let stack: Vec<&Matrix> = stack.iter().collect();
+    let values = random_values(&mut random, 3 * k);
+    let forms = stack.iter().fold(Forms::default(), |forms, matrix| forms.with(matrix.family()));
+    let mut acts = Activations::default();
+    compute.quantise(&Copied { values: &values }, 3, k, forms, &mut acts).unwrap();
+    let mut out = vec![1.0; 3 * 58];
+    compute.matmul(&stack, &acts, Then::Add, &mut out).unwrap();
+    let mut column = 0;
+    for matrix in stack {
+        let alone = multiply(&compute, matrix, &values, 3);
+        for token in 0..3 {
+            for row in 0..matrix.rows() {
+                assert_eq!(out[token * 58 + column + row], 1.0 + alone[token * matrix.rows() + row]);
+            }
+        }
+        column += matrix.rows();
+    }
+}
+
+#[test]
+fn what_is_not_a_number_is_not_lost() {
+    let mut random = StdRng::seed_from_u64(5);
+    let compute = Compute::new(1, Isa::Scalar).unwrap();
+    for kind in KINDS {
+        let k = 2 * kind.block_size().max(32);
+        let bytes = random_rows(&mut random, kind, 3, k);
+        let [tiles, _] = matrices(&compute, kind, 3, k, &bytes);
+        for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = random_values(&mut random, k);
+            values[k / 2 + 1] = poison;
+            let out = multiply(&compute, &tiles, &values, 1);
+            assert!(out.iter().all(|x| !x.is_finite()), "{kind}, {poison}: {out:?}");
+        }
+        let values = random_values(&mut random, k);
+        for &at in halves(kind) {
+            let mut bytes = bytes.clone();
+            if matches!(kind, GgmlType::F32 | GgmlType::BF16) {
+                bytes[..kind.type_size()].fill(0xff);
+            } else {
+                bytes[at..at + 2].copy_from_slice(&half::f16::NAN.to_le_bytes());
+            }
+            let [tiles, mapped] = matrices(&compute, kind, 3, k, &bytes);
+            for matrix in [tiles, mapped] {
+                let out = multiply(&compute, &matrix, &values, 1);
+                assert!(out[0].is_nan() && out[1..].iter().all(|x| x.is_finite()), "{kind}: {out:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_of_zeros_has_no_scale() {
+    let compute = Compute::new(1, Isa::Scalar).unwrap();
+    let mut acts = Activations::default();
+    let forms = Forms::default().with(Family::Super);
+    compute.quantise(&Copied { values: &[0.0; 256] }, 1, 256, forms, &mut acts).unwrap();
+    assert!(matches!(acts.supers[..], [SuperActs { d: 0.0, .. }]) && acts.supers[0].q == [0; 256]);
+}

@@ -1,0 +1,118 @@
+//! The `native` backend: phicandle's own kernels, keys and values, on the CPU.
+
+mod limits;
+mod pass;
+mod plan;
+mod rotation;
+mod weights;
+
+use std::sync::Arc;
+
+pub use plan::{Needs, memory};
+
+use super::{Batch, Forward, KvDtype, Limits, Logits, MemoryMode};
+use crate::error::Result;
+use crate::gguf::{GgufFile, ModelPlan};
+use crate::kernels::{Compute, CpuInfo, Isa, KvCache, KvShape, default_threads};
+use pass::Pass;
+
+/// Most tokens of a pass: a panel of weights is unpacked once for all of them, and more would gain nothing.
+const RUN_TOKENS: usize = 512;
+
+/// How to run a model with this backend.
+#[derive(Debug, Clone)]
+pub struct NativeOptions {
+    /// Threads to compute with; `None`: one for each core that this process may use.
+    pub threads: Option<usize>,
+    /// Instructions to compute with; `None`: the best that this CPU has, or what `PHICANDLE_ISA` names.
+    pub isa: Option<Isa>,
+    /// Where the weights are kept: not [`MemoryMode::Auto`], which [`memory`] resolves.
+    pub memory: MemoryMode,
+    /// How keys and values are kept.
+    pub kv_dtype: KvDtype,
+    /// Tokens that a sequence may hold.
+    pub context_length: usize,
+    /// Sequences that are computed at once.
+    pub slots: usize,
+}
+
+/// A model in memory, with the sequences in its slots.
+pub struct NativeBackend {
+    pass: Pass,
+    caches: Vec<KvCache>,
+    limits: Limits,
+}
+
+impl NativeBackend {
+    /// Reads the weights of a checked file. `progress` hears how many bytes of how many were laid out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) for a model that this backend does not run,
+    /// [`ErrorKind::UnsupportedCpu`](crate::ErrorKind::UnsupportedCpu), and
+    /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory) when the system gives no memory.
+    pub fn load(
+        file: &Arc<GgufFile>,
+        plan: &ModelPlan,
+        options: &NativeOptions,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Self> {
+        limits::check(plan, options.context_length)?;
+        let isa = match options.isa {
+            Some(isa) => isa,
+            None => CpuInfo::detect()?.tier,
+        };
+        let compute = Compute::new(options.threads.unwrap_or_else(default_threads), isa)?;
+        let weights = weights::load(file, plan, options.memory, &compute, progress)?;
+        let shape = KvShape {
+            layers: plan.n_layer,
+            kv_heads: plan.n_head_kv,
+            head_dim: plan.head_dim,
+            dtype: options.kv_dtype,
+        };
+        let caches = (0..options.slots.max(1)).map(|_| KvCache::new(shape)).collect::<Result<_>>()?;
+        let limits = Limits {
+            slots: options.slots.max(1),
+            run_tokens: RUN_TOKENS,
+            context_length: options.context_length,
+            kv_tokens: options.context_length,
+            vocab_size: plan.vocab_size,
+        };
+        Ok(Self { pass: Pass::new(plan, weights, compute, rotation::rope(file, plan)?), caches, limits })
+    }
+
+    /// The longest context that this backend runs `plan` right with, in tokens.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnsupportedModel`](crate::ErrorKind::UnsupportedModel) when there is none.
+    pub fn longest_context(plan: &ModelPlan) -> Result<usize> {
+        limits::longest_context(plan)
+    }
+
+    /// What is asked of a model, for [`memory`].
+    pub fn needs(context_length: usize, kv_dtype: KvDtype, threads: Option<usize>, slots: usize) -> Needs {
+        let threads = threads.unwrap_or_else(default_threads);
+        // Beside a full run, every other sequence has a token.
+        let rows = (RUN_TOKENS + slots - 1).min(context_length);
+        Needs { context_length, kv_dtype, threads, slots, rows }
+    }
+}
+
+impl Forward for NativeBackend {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool> {
+        self.pass.run(batch, &mut self.caches, logits, stop)
+    }
+
+    fn release(&mut self, slot: usize) {
+        if let Some(cache) = self.caches.get_mut(slot) {
+            cache.clear();
+        }
+    }
+
+    fn kv_bytes(&self, slot: usize) -> u64 {
+        self.caches.get(slot).map_or(0, |cache| cache.bytes() as u64)
+    }
+}

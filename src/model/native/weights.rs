@@ -1,0 +1,236 @@
+//! From the tensors of a file to matrices: laid out anew in memory of their own, or left where they are.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::gguf::{Architecture, GgmlType, GgufFile, ModelPlan, TensorInfo};
+use crate::kernels::{Arena, Compute, Matrix, Memory};
+use crate::model::MemoryMode;
+
+/// A matrix and what is added to its outputs.
+pub(super) struct Linear {
+    pub(super) matrix: Matrix,
+    pub(super) bias: Option<Vec<f32>>,
+}
+
+/// The weights of one layer.
+pub(super) struct Layer {
+    pub(super) attention_norm: Vec<f32>,
+    /// Queries, keys and values: one matrix, or three whose outputs stand side by side.
+    pub(super) qkv: Vec<Linear>,
+    pub(super) attention_output: Linear,
+    pub(super) feed_norm: Vec<f32>,
+    pub(super) gate: Linear,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+}
+
+/// The weights of a model.
+pub(super) struct Weights {
+    /// As the file has it: single rows are read.
+    pub(super) embedding: Matrix,
+    pub(super) layers: Vec<Layer>,
+    pub(super) output_norm: Vec<f32>,
+    pub(super) output: Linear,
+}
+
+/// The bytes of a file, for matrices to share.
+struct FileBytes(Arc<GgufFile>);
+
+impl AsRef<[u8]> for FileBytes {
+    fn as_ref(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+/// Some rows of a tensor.
+struct Part<'a> {
+    tensor: &'a TensorInfo,
+    rows: Range<usize>,
+    k: usize,
+}
+
+impl Part<'_> {
+    /// Its bytes in the tensor.
+    fn range(&self) -> Range<usize> {
+        let row = self.k / self.tensor.kind.block_size() * self.tensor.kind.type_size();
+        self.rows.start * row..self.rows.end * row
+    }
+
+    /// Its bytes in tiles.
+    fn packed_bytes(&self) -> Result<usize> {
+        Matrix::packed_bytes(self.tensor.kind, self.rows.len(), self.k).ok_or_else(|| {
+            Error::internal(format!("The tensor `{}` is no matrix of weights.", self.tensor.name))
+        })
+    }
+}
+
+/// Reads the weights of a checked file. `mode` is not [`MemoryMode::Auto`]. `progress` hears the bytes laid out so far, and
+/// the bytes of all.
+pub(super) fn load(
+    file: &Arc<GgufFile>,
+    plan: &ModelPlan,
+    mode: MemoryMode,
+    compute: &Compute,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Weights> {
+    let loader = Loader { file, plan };
+    let parts = loader.parts()?;
+    let bytes: Memory = Arc::new(FileBytes(Arc::clone(file)));
+    let mut matrices = if mode == MemoryMode::Mmap {
+        parts.iter().map(|part| loader.mapped(part, &bytes)).collect::<Result<Vec<_>>>()?
+    } else {
+        loader.packed(&parts, compute, progress)?
+    }
+    .into_iter();
+    let mut next =
+        || matrices.next().ok_or_else(|| Error::internal("A matrix of the plan was not laid out."));
+    let mut linear = |name: &str| -> Result<Linear> {
+        let bias =
+            file.header().tensor(&format!("{name}.bias")).map(|tensor| vector(file, tensor)).transpose()?;
+        Ok(Linear { matrix: next()?, bias })
+    };
+    let mut layers = Vec::with_capacity(plan.n_layer);
+    for number in 0..plan.n_layer {
+        let name = |part: &str| format!("blk.{number}.{part}");
+        let attention_norm = loader.vector(&name("attn_norm.weight"))?;
+        let feed_norm = loader.vector(&name("ffn_norm.weight"))?;
+        let qkv =
+            qkv_names(plan.architecture).iter().map(|part| linear(&name(part))).collect::<Result<_>>()?;
+        let attention_output = linear(&name("attn_output"))?;
+        let (mut gate, mut up) = match plan.architecture {
+            Architecture::Phi3 => (linear(&name("ffn_up"))?, linear(&name("ffn_up"))?),
+            Architecture::Llama => (linear(&name("ffn_gate"))?, linear(&name("ffn_up"))?),
+        };
+        if plan.architecture == Architecture::Phi3 {
+            // One bias for both halves.
+            gate.bias = gate.bias.map(|bias| bias[..plan.n_ff].to_vec());
+            up.bias = up.bias.map(|bias| bias[plan.n_ff..].to_vec());
+        }
+        let down = linear(&name("ffn_down"))?;
+        layers.push(Layer { attention_norm, qkv, attention_output, feed_norm, gate, up, down });
+    }
+    let output = linear("output")?;
+    let embedding = Part { tensor: loader.tensor(EMBEDDING)?, rows: 0..plan.vocab_size, k: plan.n_embd };
+    let embedding = loader.mapped(&embedding, &bytes)?;
+    Ok(Weights { embedding, layers, output_norm: loader.vector("output_norm.weight")?, output })
+}
+
+const EMBEDDING: &str = "token_embd.weight";
+
+fn qkv_names(architecture: Architecture) -> &'static [&'static str] {
+    match architecture {
+        Architecture::Phi3 => &["attn_qkv"],
+        Architecture::Llama => &["attn_q", "attn_k", "attn_v"],
+    }
+}
+
+struct Loader<'a> {
+    file: &'a Arc<GgufFile>,
+    plan: &'a ModelPlan,
+}
+
+impl<'a> Loader<'a> {
+    fn tensor(&self, name: &str) -> Result<&'a TensorInfo> {
+        self.file
+            .header()
+            .tensor(name)
+            .ok_or_else(|| Error::internal(format!("The tensor `{name}` of the plan is not in the file.")))
+    }
+
+    fn vector(&self, name: &str) -> Result<Vec<f32>> {
+        vector(self.file, self.tensor(name)?)
+    }
+
+    /// Every matrix, in the order in which [`load`] takes them.
+    fn parts(&self) -> Result<Vec<Part<'a>>> {
+        let plan = self.plan;
+        let (embd, ff) = (plan.n_embd, plan.n_ff);
+        let mut parts = Vec::new();
+        let mut add = |name: String, k: usize, halves: usize| -> Result<()> {
+            let tensor = self.tensor(&name)?;
+            let rows = tensor.shape.get(1).copied().unwrap_or(1) as usize;
+            for half in 0..halves {
+                parts.push(Part { tensor, rows: half * rows / halves..(half + 1) * rows / halves, k });
+            }
+            Ok(())
+        };
+        for number in 0..plan.n_layer {
+            let name = |part: &str| format!("blk.{number}.{part}.weight");
+            for part in qkv_names(plan.architecture) {
+                add(name(part), embd, 1)?;
+            }
+            add(name("attn_output"), plan.n_head * plan.head_dim, 1)?;
+            match plan.architecture {
+                Architecture::Phi3 => add(name("ffn_up"), embd, 2)?,
+                Architecture::Llama => {
+                    add(name("ffn_gate"), embd, 1)?;
+                    add(name("ffn_up"), embd, 1)?;
+                }
+            }
+            add(name("ffn_down"), ff, 1)?;
+        }
+        add(if plan.tied_embeddings { EMBEDDING } else { "output.weight" }.to_owned(), embd, 1)?;
+        Ok(parts)
+    }
+
+    fn mapped(&self, part: &Part<'_>, bytes: &Memory) -> Result<Matrix> {
+        let tensor = self.file.tensor_bytes(part.tensor)?;
+        let start = tensor.as_ptr().addr() - self.file.bytes().as_ptr().addr();
+        let range = part.range();
+        let range = start + range.start..start + range.end;
+        Matrix::new(part.tensor.kind, part.rows.len(), part.k, false, Arc::clone(bytes), range)
+    }
+
+    /// Lays all parts out in one arena, and gives the pages of each back when it is done.
+    fn packed(
+        &self,
+        parts: &[Part<'_>],
+        compute: &Compute,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Vec<Matrix>> {
+        let mut ranges = Vec::with_capacity(parts.len());
+        let mut size = 0usize;
+        for part in parts {
+            let end = size
+                .checked_add(part.packed_bytes()?)
+                .ok_or_else(|| Error::internal("The weights do not fit into the address space."))?;
+            ranges.push(size..end);
+            size = end;
+        }
+        let mut arena = Arena::new(size)?;
+        for (part, range) in parts.iter().zip(&ranges) {
+            let source = self.file.tensor_bytes(part.tensor)?;
+            let source = source.get(part.range()).ok_or_else(|| Error::internal("A tensor is too short."))?;
+            self.file.populate(source);
+            let to = &mut arena[range.clone()];
+            Matrix::pack(compute, part.tensor.kind, part.k, source, to)?;
+            self.file.release(source);
+            progress(range.end as u64, size as u64);
+        }
+        let memory: Memory = Arc::new(arena);
+        parts
+            .iter()
+            .zip(ranges)
+            .map(|(part, range)| {
+                Matrix::new(part.tensor.kind, part.rows.len(), part.k, true, Arc::clone(&memory), range)
+            })
+            .collect()
+    }
+}
+
+/// The values of a tensor of plain floats.
+pub(super) fn vector(file: &GgufFile, tensor: &TensorInfo) -> Result<Vec<f32>> {
+    let bytes = file.tensor_bytes(tensor)?;
+    match tensor.kind {
+        GgmlType::F32 => Ok(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()),
+        GgmlType::F16 => {
+            Ok(bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect())
+        }
+        GgmlType::BF16 => {
+            Ok(bytes.as_chunks().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect())
+        }
+        kind => Err(Error::internal(format!("The tensor `{}` is {kind}, not plain floats.", tensor.name))),
+    }
+}

@@ -1,0 +1,164 @@
+//! The native backend gives the same bits, whatever runs beside it, on however many threads, in whatever pieces.
+//!
+//! A *cell* is one combination: a tier of instructions, a number of threads, a way to hold the weights, a size of the pieces
+//! in which a sequence comes, and the company that it has in each pass. All its rows of logits are compared, bit for bit,
+//! with those of the same sequence alone, token by token, in plain Rust on one thread.
+
+use std::sync::Arc;
+
+use phicandle::gguf::{GgmlType, GgufFile, ModelPlan};
+use phicandle::kernels::{CpuInfo, Isa};
+use phicandle::model::native::{NativeBackend, NativeOptions};
+use phicandle::model::{Batch, Forward, KvDtype, Logits, MemoryMode, Run};
+
+use crate::tiny_models::{CONTEXT, Numbers, Shape, VOCABULARY};
+
+/// Tokens of the sequence: past one block of 64 keys, and no multiple of anything.
+const LENGTH: usize = 71;
+const PIECES: [usize; 8] = [1, 2, 3, 5, 7, 16, 64, LENGTH];
+const THREADS: [usize; 3] = [1, 2, 3];
+/// Sequences beside the one that is looked at.
+const COMPANY: [usize; 3] = [0, 1, 4];
+
+/// A row for each token that ends a piece.
+type Rows = Vec<(usize, Vec<u32>)>;
+
+/// Runs `tokens` in pieces of `piece`, with `company` other sequences in each pass, and returns the bits of the logits.
+///
+/// The others are out of step: some read a prompt, some write token by token, and each begins anew when it is full.
+fn rows(model: &mut dyn Forward, tokens: &[u32], piece: usize, company: usize) -> Rows {
+    let mut numbers = Numbers(company as u64);
+    let mut lengths = vec![0; company];
+    let (mut logits, mut found) = (Logits::default(), Rows::new());
+    let slot = company / 2;
+    for (index, part) in tokens.chunks(piece).enumerate() {
+        let mut runs: Vec<Run> = Vec::new();
+        for (other, length) in lengths.iter_mut().enumerate() {
+            let count = [1, 1, 6, 19][(index + other) % 4];
+            if *length + count > CONTEXT {
+                *length = 0;
+            }
+            let other = if other < slot { other } else { other + 1 };
+            runs.push(Run {
+                slot: other,
+                start: *length,
+                tokens: numbers.tokens(count),
+                wants_logits: (index + other) % 3 > 0,
+            });
+            *length += count;
+        }
+        runs.insert(slot, Run { slot, start: index * piece, tokens: part.to_vec(), wants_logits: true });
+        let before = runs[..slot].iter().filter(|run| run.wants_logits).count();
+        assert!(model.forward(&Batch { runs }, &mut logits, &|| false).unwrap());
+        let row = logits.rows_mut().nth(before).unwrap().iter().map(|value| value.to_bits()).collect();
+        found.push((index * piece + part.len() - 1, row));
+    }
+    for slot in 0..=company {
+        model.release(slot);
+    }
+    found
+}
+
+/// The files of the matrix: what they are called, and their shapes.
+fn models() -> Vec<(&'static str, Shape)> {
+    use GgmlType::*;
+    let plain = Shape::of;
+    vec![
+        ("Q4_K", Shape { qkv: Q5_K, down: Q6_K, output: Some(Q6_K), ..plain(Q4_K) }),
+        ("Q8_0", Shape { embd: 160, ff: 224, heads: 5, kv_heads: 1, ..plain(Q8_0) }),
+        ("Q4_0 and Q4_1", Shape { llama: true, down: Q4_1, ..plain(Q4_0) }),
+        (
+            "F16 and BF16",
+            Shape {
+                up: BF16,
+                embd: 72,
+                ff: 88,
+                heads: 3,
+                kv_heads: 3,
+                head_dim: 24,
+                rope_dim: 16,
+                ..plain(F16)
+            },
+        ),
+        (
+            "types without tiles",
+            Shape { qkv: Q3_K, mixed: Q2_K, up: IQ4_XS, down: Q5_0, output: Some(IQ4_NL), ..plain(Q5_1) },
+        ),
+        ("F32, tied, with a window", Shape { llama: true, output: None, window: Some(37), ..plain(F32) }),
+    ]
+}
+
+/// What a model is loaded with in a cell.
+#[derive(Debug, Clone, Copy)]
+struct Setting {
+    isa: Isa,
+    threads: usize,
+    memory: MemoryMode,
+    kv_dtype: KvDtype,
+}
+
+fn load(file: &Arc<GgufFile>, setting: Setting) -> Box<dyn Forward> {
+    let plan = ModelPlan::from_header(file.header()).unwrap();
+    let options = NativeOptions {
+        isa: Some(setting.isa),
+        threads: Some(setting.threads),
+        memory: setting.memory,
+        kv_dtype: setting.kv_dtype,
+        context_length: CONTEXT,
+        slots: COMPANY.into_iter().max().unwrap() + 1,
+    };
+    Box::new(NativeBackend::load(file, &plan, &options, &|_, _| ()).unwrap())
+}
+
+/// Compares all cells of a model with the sequence alone, token by token, in plain Rust on one thread; returns how many.
+fn cells(name: &str, shape: &Shape, kv_dtype: KvDtype) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Arc::new(GgufFile::open(&shape.write(folder.path())).unwrap());
+    let tokens = Numbers(1).tokens(LENGTH);
+    let plainest = Setting { isa: Isa::Scalar, threads: 1, memory: MemoryMode::Mmap, kv_dtype };
+    let expected = rows(&mut *load(&file, plainest), &tokens, 1, 0);
+    assert_eq!(expected.len(), LENGTH);
+    assert!(expected.iter().flat_map(|(_, row)| row).all(|&bits| f32::from_bits(bits).is_finite()));
+    let mut count = 0;
+    for &isa in &CpuInfo::detect().unwrap().tiers {
+        // Plain Rust is sixty times slower, and is what all the others are compared with already.
+        let (threads, company, pieces) = match isa {
+            Isa::Scalar => (&[1, 3][..], &[0, 1][..], &[5, LENGTH][..]),
+            _ => (&THREADS[..], &COMPANY[..], &PIECES[..]),
+        };
+        for &threads in threads {
+            for memory in [MemoryMode::Repack, MemoryMode::Mmap] {
+                let setting = Setting { isa, threads, memory, kv_dtype };
+                let mut model = load(&file, setting);
+                for &company in company {
+                    for &piece in pieces {
+                        for (position, row) in rows(&mut *model, &tokens, piece, company) {
+                            assert_eq!(row.len(), VOCABULARY);
+                            assert!(
+                                row == expected[position].1,
+                                "{name}: other bits at position {position}, in pieces of {piece} beside {company}, {setting:?}"
+                            );
+                        }
+                        count += 1;
+                    }
+                }
+            }
+        }
+    }
+    count
+}
+
+#[test]
+fn logits_are_the_same_bits_in_every_cell() {
+    let mut total = 0;
+    for (name, shape) in models() {
+        let count = cells(name, &shape, KvDtype::F16);
+        println!("{name}: {count} cells");
+        total += count;
+    }
+    let (_, shape) = models()[1];
+    let count = cells("8-bit keys and values", &shape, KvDtype::Q8);
+    println!("8-bit keys and values: {count} cells");
+    total += count;
+    println!("determinism matrix: {total} cells, bit for bit");
+}

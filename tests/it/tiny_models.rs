@@ -1,0 +1,233 @@
+//! Small models of random weights in any type, written byte by byte.
+
+use std::path::{Path, PathBuf};
+
+use phicandle::gguf::GgmlType;
+
+/// What a model looks like. [`Shape::default`] has two layers and grouped heads, with rows of two super-blocks or fewer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) llama: bool,
+    /// The type of each matrix, by the place of it: q, k, v; the attention's output; gate and up; down; the embeddings; the
+    /// output, `None` where that is the embeddings.
+    pub(crate) qkv: GgmlType,
+    pub(crate) mixed: GgmlType,
+    pub(crate) up: GgmlType,
+    pub(crate) down: GgmlType,
+    pub(crate) embeddings: GgmlType,
+    pub(crate) output: Option<GgmlType>,
+    pub(crate) embd: usize,
+    pub(crate) ff: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) rope_dim: usize,
+    pub(crate) window: Option<u32>,
+}
+
+/// Entries of the vocabulary: no multiple of 16.
+pub(crate) const VOCABULARY: usize = 101;
+/// Tokens that the models are made for.
+pub(crate) const CONTEXT: usize = 512;
+const LAYERS: usize = 2;
+
+impl Shape {
+    /// Every matrix of one type.
+    pub(crate) fn of(kind: GgmlType) -> Self {
+        Self {
+            llama: false,
+            qkv: kind,
+            mixed: kind,
+            up: kind,
+            down: kind,
+            embeddings: kind,
+            output: Some(kind),
+            embd: 256,
+            ff: 256,
+            heads: 8,
+            kv_heads: 2,
+            head_dim: 32,
+            rope_dim: 32,
+            window: None,
+        }
+    }
+
+    /// Writes a file of this shape into `folder`.
+    pub(crate) fn write(&self, folder: &Path) -> PathBuf {
+        let mut file = Writer::new(if self.llama { "llama" } else { "phi3" });
+        for (key, value) in [
+            ("block_count", LAYERS),
+            ("context_length", CONTEXT),
+            ("embedding_length", self.embd),
+            ("feed_forward_length", self.ff),
+            ("attention.head_count", self.heads),
+            ("attention.head_count_kv", self.kv_heads),
+            ("attention.key_length", self.head_dim),
+            ("attention.value_length", self.head_dim),
+            ("rope.dimension_count", self.rope_dim),
+        ] {
+            file.number(key, 4, &(value as u32).to_le_bytes());
+        }
+        if let Some(window) = self.window {
+            file.number("attention.sliding_window", 4, &window.to_le_bytes());
+        }
+        file.number("attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes());
+        let (wide, narrow) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        file.matrix("token_embd", self.embeddings, self.embd, VOCABULARY);
+        for layer in 0..LAYERS {
+            let mut matrix = |name: &str, kind, columns, rows| {
+                file.matrix(&format!("blk.{layer}.{name}"), kind, columns, rows);
+            };
+            matrix("attn_output", self.mixed, wide, self.embd);
+            matrix("ffn_down", self.down, self.ff, self.embd);
+            if self.llama {
+                matrix("attn_q", self.qkv, self.embd, wide);
+                matrix("attn_k", self.qkv, self.embd, narrow);
+                matrix("attn_v", self.qkv, self.embd, narrow);
+                matrix("ffn_gate", self.up, self.embd, self.ff);
+                matrix("ffn_up", self.up, self.embd, self.ff);
+            } else {
+                matrix("attn_qkv", self.qkv, self.embd, wide + 2 * narrow);
+                matrix("ffn_up", self.up, self.embd, 2 * self.ff);
+            }
+            file.norm(&format!("blk.{layer}.attn_norm"), self.embd);
+            file.norm(&format!("blk.{layer}.ffn_norm"), self.embd);
+        }
+        file.norm("output_norm", self.embd);
+        if let Some(kind) = self.output {
+            file.matrix("output", kind, self.embd, VOCABULARY);
+        }
+        let path = folder.join("model.gguf");
+        std::fs::write(&path, file.bytes()).unwrap();
+        path
+    }
+}
+
+/// Random numbers (SplitMix64; Steele, Lea and Flood, 2014).
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From -1 to 1.
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    pub(crate) fn tokens(&mut self, count: usize) -> Vec<u32> {
+        (0..count).map(|_| (self.next() % VOCABULARY as u64) as u32).collect()
+    }
+}
+
+struct Writer {
+    architecture: &'static str,
+    numbers: Numbers,
+    keys: Vec<Vec<u8>>,
+    tensors: Vec<(String, Vec<u64>, GgmlType, Vec<u8>)>,
+}
+
+fn text(value: &str) -> Vec<u8> {
+    [&(value.len() as u64).to_le_bytes()[..], value.as_bytes()].concat()
+}
+
+/// The half-precision number nearest to zero from `value`, which is below 65504 in size.
+fn half(value: f32) -> [u8; 2] {
+    let size = value.abs();
+    let bits = if size < 2_f32.powi(-14) {
+        (size * 2_f32.powi(24)) as u16
+    } else {
+        ((size.to_bits() >> 13) - (112 << 10)) as u16
+    };
+    (bits | ((value.to_bits() >> 16) as u16 & 0x8000)).to_le_bytes()
+}
+
+impl Writer {
+    fn new(architecture: &'static str) -> Self {
+        let key = [&text("general.architecture")[..], &8_u32.to_le_bytes(), &text(architecture)].concat();
+        Self { architecture, numbers: Numbers(7), keys: vec![key], tensors: Vec::new() }
+    }
+
+    fn number(&mut self, key: &str, kind: u32, value: &[u8]) {
+        let name = text(&format!("{}.{key}", self.architecture));
+        self.keys.push([&name[..], &kind.to_le_bytes(), value].concat());
+    }
+
+    fn norm(&mut self, name: &str, length: usize) {
+        let data = (0..length).flat_map(|_| (1.0 + 0.1 * self.numbers.unit()).to_le_bytes()).collect();
+        self.tensors.push((format!("{name}.weight"), vec![length as u64], GgmlType::F32, data));
+    }
+
+    /// A matrix whose products with a vector are about as large as the vector.
+    fn matrix(&mut self, name: &str, kind: GgmlType, columns: usize, rows: usize) {
+        let count = columns * rows;
+        let spread = (columns as f32).powf(-0.5);
+        let data = match kind {
+            GgmlType::F32 => (0..count).flat_map(|_| (self.numbers.unit() * spread).to_le_bytes()).collect(),
+            GgmlType::F16 => (0..count).flat_map(|_| half(self.numbers.unit() * spread)).collect(),
+            GgmlType::BF16 => (0..count)
+                .flat_map(|_| (((self.numbers.unit() * spread).to_bits() >> 16) as u16).to_le_bytes())
+                .collect(),
+            _ => self.blocks(kind, count / kind.block_size(), spread),
+        };
+        self.tensors.push((format!("{name}.weight"), vec![columns as u64, rows as u64], kind, data));
+    }
+
+    /// Random blocks, whose half-precision scales alone are chosen.
+    fn blocks(&mut self, kind: GgmlType, count: usize, spread: f32) -> Vec<u8> {
+        use GgmlType::*;
+        // Where the scale is, how far the values spread when it is 1, and the same for what is added or subtracted: its
+        // ratio to the scale makes the mean zero.
+        let (at, unit, least) = match kind {
+            Q4_0 => (0, 4.6, None),
+            Q4_1 => (0, 4.6, Some((2, -7.5))),
+            Q5_0 => (0, 9.2, None),
+            Q5_1 => (0, 9.2, Some((2, -15.5))),
+            Q8_0 => (0, 74.0, None),
+            Q2_K => (80, 13.9, Some((82, 1.5))),
+            Q3_K => (108, 43.0, None),
+            Q4_K => (0, 258.0, Some((2, 7.5))),
+            Q5_K => (0, 527.0, Some((2, 15.5))),
+            Q6_K => (208, 1366.0, None),
+            IQ4_NL => (0, 69.0, None),
+            IQ4_XS => (0, 1277.0, None),
+            _ => panic!("{kind} is no type of weights"),
+        };
+        let size = kind.type_size();
+        let mut data: Vec<u8> = (0..count * size).map(|_| self.numbers.next() as u8).collect();
+        for block in data.chunks_exact_mut(size) {
+            let scale = spread / unit * (1.0 + 0.3 * self.numbers.unit());
+            block[at..at + 2].copy_from_slice(&half(scale));
+            if let Some((at, ratio)) = least {
+                block[at..at + 2].copy_from_slice(&half(scale * ratio));
+            }
+        }
+        data
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+        bytes.extend((self.tensors.len() as u64).to_le_bytes());
+        bytes.extend((self.keys.len() as u64).to_le_bytes());
+        bytes.extend(self.keys.concat());
+        let mut offset = 0;
+        for (name, shape, kind, data) in &self.tensors {
+            bytes.extend(text(name));
+            bytes.extend((shape.len() as u32).to_le_bytes());
+            bytes.extend(shape.iter().flat_map(|dim| dim.to_le_bytes()));
+            bytes.extend((*kind as u32).to_le_bytes());
+            bytes.extend((offset as u64).to_le_bytes());
+            offset += data.len().next_multiple_of(32);
+        }
+        for (.., data) in &self.tensors {
+            bytes.resize(bytes.len().next_multiple_of(32), 0);
+            bytes.extend(data);
+        }
+        bytes
+    }
+}
