@@ -129,7 +129,7 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
 }
 
 /// How far ahead of its tile a product asks for memory, in bytes.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 8192;
 
 /// The results of 16 rows, `tiles` tiles each, for `M` tokens, straight from their tiles. Token `m`'s results are at
 /// `results + m * stride`; its activations for tile `i` at `acts + i * tokens + m`.
@@ -152,7 +152,7 @@ pub(super) unsafe fn direct<S: Simd, F: BlockFormat, const M: usize>(
         for _ in 0..tiles {
             let mut line = 0;
             while line < F::TILE {
-                s.prefetch(tile.wrapping_add(AHEAD + line));
+                s.prefetch_far(tile.wrapping_add(AHEAD + line));
                 line += CHUNK;
             }
             for block in 0..2 {

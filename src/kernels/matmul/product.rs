@@ -13,7 +13,7 @@ use crate::kernels::simd::{Op, Simd, Tier, dispatch};
 use crate::kernels::{Compute, DisjointMut, Scratch, view_mut};
 
 /// Bytes of weights that a thread takes at a time: enough to hide the taking, few enough to share evenly.
-const UNIT_BYTES: usize = 96 << 10;
+const UNIT_BYTES: usize = 256 << 10;
 /// Pieces of work per thread that a product is cut into at least, where it has as many strips.
 const UNITS_PER_THREAD: usize = 4;
 

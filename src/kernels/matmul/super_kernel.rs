@@ -157,7 +157,7 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
 }
 
 /// How far ahead of its tile a product asks for memory, in bytes.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// Adds the scaled sums of a quarter of a tile.
 #[inline(always)]
@@ -169,6 +169,11 @@ unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize>(
     total: &mut [S::I; M],
 ) {
     let limit = <F::Bits<S> as Dots<S>>::limit().min(F::SUB / 4);
+    let mut line = GROUP * CHUNK;
+    while line < F::TILE {
+        s.prefetch_far(tile.wrapping_add(AHEAD + line));
+        line += 4 * CHUNK;
+    }
     let mut step = 0;
     for _ in 0..F::SUB / 4 / limit {
         let mut acc = [[<F::Bits<S> as Dots<S>>::zero(s); M]; 4];
@@ -176,7 +181,6 @@ unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize>(
             // SAFETY: the caller gives a whole tile and M blocks of activations.
             unsafe {
                 let w = F::weights::<S, GROUP>(s, tile, step);
-                s.prefetch(tile.wrapping_add(AHEAD + (F::SUB / 4 * GROUP + step) * CHUNK));
                 for v in 0..F::VECTORS {
                     let at = F::sub_block(GROUP, v) * F::SUB + 4 * step;
                     for m in 0..M {
