@@ -2,7 +2,7 @@
 # `python3 scripts/tasks.py test`. Needed: Rust (see rust-version in Cargo.toml) and Python 3.10 or later.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format test-rust test-python wheel stubs readme fuzz bench clean
+.PHONY: help demo test lint format test-rust test-python wheel stubs readme fuzz sanitize bench clean
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 PYTHON ?= $(firstword $(foreach name,python3 python python3.14 python3.13 python3.12 python3.11 python3.10,\
@@ -44,6 +44,9 @@ readme: ## Run the README's Python snippets and check its commands
 
 fuzz: ## Fuzz each target for a short while (SECONDS_EACH=60)
 	$(TASK) fuzz $(or $(SECONDS_EACH),60)
+
+sanitize: ## The kernels' tests under AddressSanitizer, valgrind and an emulated Arm (TOOL=valgrind for one)
+	$(TASK) sanitize $(TOOL)
 
 bench: ## Compare with other engines (ARGS="--quick"); or one criterion benchmark (NAME=sampling, NAME=list)
 	$(TASK) bench $(if $(NAME),--name $(NAME)) $(ARGS)

@@ -290,6 +290,126 @@ def run_stages(stages: dict[str, Callable[[], None]]) -> bool:
     return all(outcome == "ok" for outcome, _, _ in results)
 
 
+# Memory checks and other processors -----------------------------------------------------------------------------------
+
+KERNELS = ROOT / "tests" / "kernels"
+# What takes minutes there rather than hours: every kernel once, on each tier. And the comparison of single operations,
+# because valgrind's fused multiply-add gets the sign of some zeros wrong.
+VALGRIND_TESTS = (
+    "--skip=every_way_to_compute",
+    "--skip=bits_do_not_depend",
+    "--skip=every_tier_gives_the_scalar_bits",
+    "--skip=pool_tests",
+)
+# It counts threads of this process, and QEMU has one of its own.
+ARM_TESTS = ("--skip=a_child_gets_workers_of_its_own",)
+
+
+def kernel_tests(name: str, target: str, flags: str, arguments: Sequence[str] = ()) -> None:
+    """The tests of the crate in tests/kernels, built with `flags` for `target` in a folder of their own."""
+    os.environ["RUSTFLAGS"] = flags
+    manifest = str(KERNELS / "Cargo.toml")
+    command = ["cargo", "test", "--locked", "--manifest-path", manifest, "--target", target]
+    try:
+        run([*command, "--target-dir", str(TARGET / "sanitize" / name), "--", *arguments])
+    finally:
+        del os.environ["RUSTFLAGS"]
+
+
+def rustc_says(*words: str) -> str:
+    """What the compiler prints; nothing where it does not know the answer."""
+    command = [os.environ.get("RUSTC", "rustc"), *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        raise TaskError(
+            f"The program {command[0]!r} was not found. Install Rust with rustup first."
+        ) from None
+
+
+def host() -> str:
+    """The target that the compiler runs on."""
+    found = re.search(r"^host: (.+)$", rustc_says("-vV"), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def sanitize_address() -> str | None:
+    """AddressSanitizer; gives what is missing, if anything is."""
+    target = host()
+    libraries = Path(rustc_says("--print", "target-libdir"))
+    if not list(libraries.glob("*rt.asan.*")):
+        return f"the compiler has no AddressSanitizer for {target}"
+    # The flag is for nightly compilers; this lets a stable one take it.
+    os.environ["RUSTC_BOOTSTRAP"] = "1"
+    os.environ["ASAN_OPTIONS"] = "detect_stack_use_after_return=1"
+    try:
+        kernel_tests("address", target, "-Zsanitizer=address")
+    finally:
+        del os.environ["RUSTC_BOOTSTRAP"], os.environ["ASAN_OPTIONS"]
+    return None
+
+
+def sanitize_valgrind() -> str | None:
+    """valgrind's memcheck, which shows a program the instructions that it can follow: no AVX-512 up to now."""
+    if not shutil.which("valgrind"):
+        return "valgrind is not installed"
+    target = host()
+    runner = f"CARGO_TARGET_{target.upper().replace('-', '_')}_RUNNER"
+    os.environ[runner] = "valgrind --error-exitcode=99 --leak-check=no --fair-sched=yes -q"
+    try:
+        kernel_tests("valgrind", target, "", VALGRIND_TESTS)
+    finally:
+        del os.environ[runner]
+    return None
+
+
+def sanitize_arm() -> str | None:
+    """The tiers of Arm, on an emulated processor that has them all."""
+    target = "aarch64-unknown-linux-gnu"
+    if not list(Path(rustc_says("--print", "target-libdir", "--target", target)).glob("libstd-*")):
+        return f"the compiler has no standard library for {target} (rustup target add, or another RUSTC)"
+    for program in ("qemu-aarch64", "aarch64-linux-gnu-gcc"):
+        if not shutil.which(program):
+            return f"{program} is not installed"
+    prefix = "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_"
+    settings = {
+        f"{prefix}LINKER": "aarch64-linux-gnu-gcc",
+        # Authentication of pointers as Arm defines it takes most of the time.
+        f"{prefix}RUNNER": "qemu-aarch64 -cpu max,pauth-impdef=on",
+    }
+    os.environ.update(settings)
+    try:
+        # Linked statically: the emulated program needs no libraries of that processor.
+        kernel_tests("arm", target, "-Ctarget-feature=+crt-static,+fp16", ARM_TESTS)
+    finally:
+        for name in settings:
+            del os.environ[name]
+    return None
+
+
+SANITIZERS: dict[str, Callable[[], str | None]] = {
+    "address": sanitize_address,
+    "valgrind": sanitize_valgrind,
+    "arm": sanitize_arm,
+}
+
+
+def target_sanitize(*names: str) -> int:
+    """The kernels' tests under each tool that this machine has, or under those named."""
+    if unknown := sorted(set(names) - set(SANITIZERS)):
+        raise TaskError(f"No such tool: {', '.join(unknown)}. There are: {', '.join(SANITIZERS)}.")
+    skipped = []
+    for name in names or SANITIZERS:
+        say(f"\n==> {name}")
+        if missing := SANITIZERS[name]():
+            skipped.append(f"SKIPPED: {name}: {missing}.")
+            say(skipped[-1])
+    say("")
+    for line in skipped:
+        say(line)
+    return 0
+
+
 # Targets -------------------------------------------------------------------------------------------------------------
 
 
@@ -444,6 +564,7 @@ TARGETS: dict[str, Callable[..., int]] = {
     "stubs": lambda: with_wheel(check_stubs),
     "readme": lambda: with_wheel(check_performance, lambda: run_pytest(["tests/test_readme.py"])),
     "fuzz": target_fuzz,
+    "sanitize": target_sanitize,
     "bench": target_bench,
     "clean": target_clean,
 }

@@ -143,6 +143,7 @@ impl fmt::Display for GgmlType {
 mod tests {
     use super::*;
 
+    #[cfg(not(kernels_alone))]
     #[test]
     fn sizes_agree_with_candle() {
         use candle_core::quantized::GgmlDType as C;

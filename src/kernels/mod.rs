@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 mod activation;
+// Alone, they take memory from the heap, whose borders sanitizers watch.
+#[cfg_attr(kernels_alone, path = "../../tests/kernels/src/arena.rs")]
 mod arena;
 mod attention;
 mod compute;

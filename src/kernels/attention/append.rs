@@ -92,11 +92,10 @@ fn halves<S: Simd>(
     let (keys, values) = to.split_at_mut(layout.values);
     let rounded = view_mut::<u16>(rounded);
     half_row(s, key, rounded);
-    let keys = &mut view_mut::<u16>(keys)[place / LANES * LANES * dim..][..LANES * dim];
-    let lane = place % LANES;
+    let keys = &mut view_mut::<u16>(keys)[..dim * BLOCK];
     let mut at = 0;
     while at < dim {
-        keys[at * LANES + lane] = rounded[at];
+        keys[at * BLOCK + place] = rounded[at];
         at += 1;
     }
     half_row(s, value, &mut view_mut::<u16>(values)[place * layout.width..][..layout.width]);
@@ -130,10 +129,9 @@ fn bytes<S: Simd>(
     let (values, value_scales) = values.split_at_mut(layout.value_scales - layout.values);
     let rounded = &mut view_mut::<i8>(rounded)[..layout.width];
     (view_mut::<f32>(key_scales)[place], _) = round(s, key, rounded);
-    let group = place / LANES * layout.quads;
     let mut quad = 0;
     while quad < layout.quads {
-        let to = &mut keys[((group + quad) * LANES + place % LANES) * 4..][..4];
+        let to = &mut keys[(quad * BLOCK + place) * 4..][..4];
         let mut i = 0;
         while i < 4 {
             to[i] = rounded[4 * quad + i].cast_unsigned().wrapping_add(BIAS);

@@ -27,8 +27,8 @@ pub(crate) struct KvShape {
 
 /// Where the parts of one head of one layer of a block are: byte offsets, multiples of 64. All of it is zero at first.
 ///
-/// F16: keys are `[4 groups of 16 positions][head_dim][16 positions]`, values `[64 positions][width]`, f16.
-/// Q8: keys are `[4 groups][quads][16 positions][4 elements]`, bytes `q + 128`; values `[64 positions][width]`, i8; both have
+/// F16: keys are `[head_dim][64 positions]`, values `[64 positions][width]`, f16.
+/// Q8: keys are `[quads][64 positions][4 elements]`, bytes `q + 128`; values `[64 positions][width]`, i8; both have
 /// 64 scales, f32.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {

@@ -63,13 +63,13 @@ pub(super) struct Scores<'a, E, const R: usize> {
     /// `R` rows of `dim`.
     pub(super) queries: &'a [f32],
     pub(super) dim: usize,
-    /// `[GROUPS][dim][16 positions]`.
+    /// `[dim][64 positions]`.
     pub(super) keys: &'a [E],
     /// Which groups are wanted.
     pub(super) groups: Range<usize>,
     /// `R` rows of 64.
     pub(super) out: &'a mut [f32],
-    /// What comes next in memory, to be asked for.
+    /// The same keys of the next block, to be asked for.
     pub(super) ahead: *const E,
 }
 
@@ -87,8 +87,8 @@ impl<E: Element, const R: usize> Op for Scores<'_, E, R> {
             // SAFETY: queries, keys of the groups and places for the scores are in the slices, whose lengths were checked.
             unsafe {
                 let q = self.queries.as_ptr();
-                let k = self.keys.as_ptr().add(group * dim * LANES);
-                let ahead = self.ahead.wrapping_add(group * dim * LANES);
+                let k = self.keys.as_ptr().add(group * LANES);
+                let ahead = self.ahead.wrapping_add(group * LANES);
                 let out = self.out.as_mut_ptr().add(group * LANES);
                 group += if left >= 4 && R * 4 <= S::SUMS.max(4) {
                     scores::<S, E, R, 4>(s, q, dim, k, out, ahead)
@@ -107,7 +107,7 @@ impl<E: Element, const R: usize> Op for Scores<'_, E, R> {
 /// Scores of `R` queries with `G` groups of positions; gives `G`.
 ///
 /// # Safety
-/// `R * dim` numbers can be read at `q`, `G * dim * 16` at `k`, and at `out` can be written 16 `G` of every 64 of `R` rows.
+/// `R * dim` numbers can be read at `q`, 16 `G` of every 64 of `dim` rows at `k`, and at `out` can be written 16 `G` of every 64 of `R` rows.
 #[inline(always)]
 unsafe fn scores<S: Simd, E: Element, const R: usize, const G: usize>(
     s: S,
@@ -122,12 +122,12 @@ unsafe fn scores<S: Simd, E: Element, const R: usize, const G: usize>(
     while at < dim {
         let mut keys = [s.splat(0.0); G];
         for g in 0..G {
-            let offset = (g * dim + at) * LANES;
+            let offset = at * BLOCK + g * LANES;
             // SAFETY: `at < dim`, so the caller's promise covers it.
             keys[g] = unsafe { E::read(s, k.add(offset)) };
-            // A line of half precision holds two of these.
-            if E::STREAMED && at.is_multiple_of(2) {
-                s.prefetch(ahead.wrapping_add(offset).cast());
+            // A line holds two groups of half precision.
+            if E::STREAMED && g.is_multiple_of(2) {
+                s.prefetch_far(ahead.wrapping_add(offset).cast());
             }
         }
         for r in 0..R {
@@ -162,7 +162,7 @@ pub(super) struct Values<'a, E, const R: usize> {
     pub(super) positions: Range<usize>,
     /// `R` rows of `width`.
     pub(super) sums: &'a mut [f32],
-    /// What comes next in memory, to be asked for.
+    /// The same values of the next block, to be asked for.
     pub(super) ahead: *const E,
 }
 
@@ -245,7 +245,7 @@ unsafe fn values<S: Simd, E: Element, const R: usize, const C: usize>(s: S, of: 
             // SAFETY: the caller's promise.
             row[c] = unsafe { E::read(s, of.values.add(offset)) };
             if E::STREAMED && (c * LANES * size_of::<E>()).is_multiple_of(64) {
-                s.prefetch(of.ahead.wrapping_add(offset).cast());
+                s.prefetch_far(of.ahead.wrapping_add(offset).cast());
             }
         }
         for r in 0..R {

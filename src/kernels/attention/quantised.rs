@@ -65,7 +65,7 @@ pub(super) struct WideScores<'a, const R: usize> {
     pub(super) scales: &'a [f32],
     /// For each row the sum of its elements.
     pub(super) sums: &'a [i32],
-    /// `[GROUPS][quads][16 positions][4 elements]`, with [`BIAS`].
+    /// `[quads][64 positions][4 elements]`, with [`BIAS`].
     pub(super) keys: &'a [u8],
     pub(super) quads: usize,
     /// 64 scales.
@@ -74,7 +74,7 @@ pub(super) struct WideScores<'a, const R: usize> {
     pub(super) groups: Range<usize>,
     /// `R` rows of 64.
     pub(super) out: &'a mut [f32],
-    /// What comes next in memory, to be asked for.
+    /// The same keys of the next block, to be asked for.
     pub(super) ahead: *const u8,
 }
 
@@ -131,10 +131,10 @@ impl<const R: usize> WideScores<'_, R> {
             while at < end {
                 let mut keys = [s.splat_b(0); G];
                 for g in 0..G {
-                    let offset = ((group + g) * self.quads + at) * BYTES;
+                    let offset = (at * GROUPS + group + g) * BYTES;
                     // SAFETY: it is one of the block's groups.
                     keys[g] = unsafe { s.load_b(self.keys.as_ptr().add(offset)) };
-                    s.prefetch(self.ahead.wrapping_add(offset));
+                    s.prefetch_far(self.ahead.wrapping_add(offset));
                 }
                 for n in 0..N {
                     // SAFETY: it is one of the rows, and `4 * quads <= width`.

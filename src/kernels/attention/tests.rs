@@ -323,18 +323,17 @@ fn stale_positions_are_not_seen() {
 fn kept(cache: &KvCache, at: usize, head: usize, element: usize) -> (f64, f64) {
     let (shape, layout) = (cache.shape(), cache.shape().layout());
     let bytes = cache.head(at / BLOCK, 1, head);
-    let (group, lane) = (at % BLOCK / 16, at % 16);
+    let place = at % BLOCK;
     let float = |at: usize| f64::from(f32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()));
     let half = |at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f64();
     match shape.dtype {
-        KvDtype::F16 => (
-            half(((group * shape.head_dim + element) * 16 + lane) * 2),
-            half(layout.values + (at % BLOCK * layout.width + element) * 2),
-        ),
+        KvDtype::F16 => {
+            (half((element * BLOCK + place) * 2), half(layout.values + (place * layout.width + element) * 2))
+        }
         KvDtype::Q8 => {
-            let key = bytes[((group * layout.quads + element / 4) * 16 + lane) * 4 + element % 4];
-            let value = bytes[layout.values + at % BLOCK * layout.width + element].cast_signed();
-            let scales = [layout.key_scales, layout.value_scales].map(|start| float(start + at % BLOCK * 4));
+            let key = bytes[(element / 4 * BLOCK + place) * 4 + element % 4];
+            let value = bytes[layout.values + place * layout.width + element].cast_signed();
+            let scales = [layout.key_scales, layout.value_scales].map(|start| float(start + place * 4));
             ((f64::from(key) - 128.0) * scales[0], f64::from(value) * scales[1])
         }
     }

@@ -332,9 +332,8 @@ impl Step<'_> {
         } else {
             let from = &view::<u16>(values)[range.clone()];
             dispatch(tier, Widen { from, to: &mut work.values[range] });
-            let range = first / LANES * LANES * dim..last.next_multiple_of(LANES) * dim;
-            let from = &view::<u16>(self.bytes)[range.clone()];
-            dispatch(tier, Widen { from, to: &mut work.keys[range] });
+            let from = &view::<u16>(self.bytes)[..BLOCK * dim];
+            dispatch(tier, Widen { from, to: &mut work.keys[..BLOCK * dim] });
         }
     }
 
@@ -345,12 +344,12 @@ impl Step<'_> {
         let out = &mut work.weights[pass.from * BLOCK..];
         let tier = self.context.tier;
         if self.direct {
-            let keys = view::<u16>(self.bytes);
-            let ahead = view::<u16>(&self.bytes[self.layout.values..]).as_ptr();
+            let (keys, ahead) = (view::<u16>(self.bytes), self.next.as_ptr().cast());
             for_rows!(tier, pass.to - pass.from, HalfScores { queries, dim, keys, groups, out, ahead });
         } else {
             let keys = &*work.keys;
-            dispatch(tier, Scores::<'_, f32, ROWS> { queries, dim, keys, groups, out, ahead: keys.as_ptr() });
+            let ahead = keys.as_ptr();
+            dispatch(tier, Scores::<'_, f32, ROWS> { queries, dim, keys, groups, out, ahead });
         }
     }
 
@@ -362,7 +361,7 @@ impl Step<'_> {
         let sums = &work.rounded_sums[pass.from..];
         let (keys, key_scales) = (self.bytes, self.floats(self.layout.key_scales));
         let out = &mut work.weights[pass.from * BLOCK..];
-        let ahead = self.bytes[self.layout.values..].as_ptr();
+        let ahead = self.next.as_ptr();
         let rows = if self.direct { pass.to - pass.from } else { ROWS };
         for_rows!(
             self.context.tier,
@@ -378,6 +377,7 @@ impl Step<'_> {
         let sums = &mut work.sums[pass.from * width..];
         let positions = pass.first..pass.last;
         let bytes = &self.bytes[self.layout.values..];
+        let next = self.next[self.layout.values..].as_ptr();
         if !self.direct {
             let values = &*work.values;
             let ahead = values.as_ptr();
@@ -386,11 +386,11 @@ impl Step<'_> {
                 Values::<'_, f32, ROWS> { weights, factors, values, width, positions, sums, ahead },
             );
         } else if q8 {
-            let (values, ahead) = (view::<i8>(bytes), self.next.as_ptr().cast());
+            let (values, ahead) = (view::<i8>(bytes), next.cast());
             let rows = pass.to - pass.from;
             for_rows!(tier, rows, ByteValues { weights, factors, values, width, positions, sums, ahead });
         } else {
-            let (values, ahead) = (view::<u16>(bytes), self.next.as_ptr().cast());
+            let (values, ahead) = (view::<u16>(bytes), next.cast());
             let rows = pass.to - pass.from;
             for_rows!(tier, rows, HalfValues { weights, factors, values, width, positions, sums, ahead });
         }

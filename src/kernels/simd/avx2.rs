@@ -546,4 +546,8 @@ impl<D: Dots> Simd for Ymm<D> {
     fn prefetch(self, at: *const u8) {
         safe!(_mm_prefetch::<_MM_HINT_T0>(at.cast()))
     }
+    #[inline(always)]
+    fn prefetch_far(self, at: *const u8) {
+        safe!(_mm_prefetch::<_MM_HINT_T1>(at.cast()))
+    }
 }

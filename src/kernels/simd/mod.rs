@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 mod slices;
 #[cfg(test)]
@@ -195,4 +197,6 @@ pub(crate) trait Simd: Copy {
 
     /// Asks for the cache line at `at`, which need not exist.
     fn prefetch(self, at: *const u8);
+    /// The same, into the second-level cache, which waits for more lines at once than the first: for what is read once.
+    fn prefetch_far(self, at: *const u8);
 }

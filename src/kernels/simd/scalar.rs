@@ -269,4 +269,5 @@ impl Simd for Scalar {
     }
 
     fn prefetch(self, _: *const u8) {}
+    fn prefetch_far(self, _: *const u8) {}
 }

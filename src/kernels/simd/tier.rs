@@ -6,7 +6,12 @@ use crate::error::Result;
 
 /// A tier that this CPU has: the proof that [`dispatch`] needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tier(Isa);
+pub(crate) struct Tier {
+    isa: Isa,
+    /// AVX-VNNI as AVX-512 encodes it: lets a CPU that has only the latter test that tier.
+    #[cfg(test)]
+    evex: bool,
+}
 
 /// A kernel with its arguments. `run` must be `#[inline(always)]`, and so must everything in it that is generic over `S`:
 /// else the compiler may not use the tier's instructions there.
@@ -23,29 +28,40 @@ impl Tier {
     /// # Errors
     /// [`ErrorKind::UnsupportedCpu`](crate::ErrorKind::UnsupportedCpu).
     pub(crate) fn new(isa: Isa) -> Result<Self> {
-        isa.check().map(|()| Self(isa))
+        isa.check().map(|()| Self {
+            isa,
+            #[cfg(test)]
+            evex: false,
+        })
     }
 
     /// Plain Rust, which every CPU runs.
     #[cfg(test)]
-    pub(crate) const SCALAR: Self = Self(Isa::Scalar);
+    pub(crate) const SCALAR: Self = Self { isa: Isa::Scalar, evex: false };
 
     /// Which one it is.
     pub(crate) fn isa(self) -> Isa {
-        self.0
+        self.isa
     }
 
-    /// Every tier of this CPU.
+    /// Every tier of this CPU, and that of AVX-VNNI in the other encoding where there is one.
     #[cfg(test)]
     pub(crate) fn all() -> Vec<Self> {
-        Isa::ALL.into_iter().filter_map(|isa| Self::new(isa).ok()).collect()
+        let mut tiers: Vec<Self> = Isa::ALL.into_iter().filter_map(|isa| Self::new(isa).ok()).collect();
+        if Self::new(Isa::Avx512Vnni).is_ok() {
+            tiers.push(Self { isa: Isa::AvxVnni, evex: true });
+        }
+        tiers
     }
 }
 
 /// Runs `op` with the instructions of `tier`.
 #[inline]
 pub(crate) fn dispatch<O: Op>(tier: Tier, op: O) -> O::Out {
-    match tier.0 {
+    match tier.isa {
+        // SAFETY: such a `Tier` exists only for a CPU with AVX-512.
+        #[cfg(all(test, target_arch = "x86_64"))]
+        Isa::AvxVnni if tier.evex => unsafe { super::avx2::run_evex_vnni(op) },
         // SAFETY: a `Tier` exists only for features that this CPU has.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => unsafe { super::avx512::run(op) },
@@ -55,6 +71,15 @@ pub(crate) fn dispatch<O: Op>(tier: Tier, op: O) -> O::Out {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { super::avx2::run(op) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::I8mm => unsafe { super::neon::run_i8mm(op) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Dotprod => unsafe { super::neon::run_dotprod(op) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { super::neon::run(op) },
         _ => op.run(scalar::Scalar),
     }
 }
