@@ -165,7 +165,7 @@ def NumericalError(world: World) -> object:
 
 @row
 def QueueFullError(world: World) -> object:
-    with Generator(world.path, max_queue=1) as generator:
+    with Generator(world.path, max_batch=1, max_queue=1) as generator:
         return [generator.stream(PROMPT, **ENDLESS) for _ in range(4)]
 
 

@@ -335,13 +335,15 @@ def test_ways_to_keep_weights_keys_and_values(tiny_file: Path, memory: int | str
 
 
 def test_the_plan_keeps_to_a_memory_limit(tiny_file: Path) -> None:
-    free = Generator.estimate(tiny_file, context_length=64)
-    limited = Generator.estimate(tiny_file, context_length=64, memory=free.total_bytes - 1)
-    assert limited.total_bytes == free.total_bytes
-    assert limited.available_bytes == free.total_bytes - 1
-    assert not limited.fits
-    exact = Generator.estimate(tiny_file, context_length=64, memory=free.total_bytes)
+    copied, mapped = (Generator.estimate(tiny_file, context_length=64, memory=how) for how in ("repack", "mmap"))
+    assert mapped.total_bytes < copied.total_bytes
+    # Where a copy of the weights does not fit, they stay in the file.
+    limited = Generator.estimate(tiny_file, context_length=64, memory=copied.total_bytes - 1)
+    assert (limited.total_bytes, limited.available_bytes) == (mapped.total_bytes, copied.total_bytes - 1)
+    assert limited.fits
+    exact = Generator.estimate(tiny_file, context_length=64, memory=mapped.total_bytes)
     assert exact.fits
+    assert not Generator.estimate(tiny_file, context_length=64, memory=mapped.total_bytes - 1).fits
 
 
 def test_the_environment_names_the_model(
