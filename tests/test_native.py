@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from gguf_blocks import WEIGHTS
+from gguf_blocks import DTYPES, WEIGHTS
 from gguf_files import tiny
 from reference import EXACT, KERNEL, KERNEL_Q8, Model, Numerics, nmse
+
+from phicandle import Generator, UnsupportedModelError
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Float32 noise is some 1e-14. This is for rows that are not in doubt (see `reference`).
@@ -207,3 +209,36 @@ def test_keys_and_values_in_8_bits(logits: Logits, head_dim: int, arch: str, tmp
     compared = compare(logits, path, KERNEL_Q8, prompts(60, [1, 2, 3, 4, 6, 70]), "kv=q8")
     check(compared, 1 / 2)
     assert compared.exact <= DOUBTFUL
+
+
+@pytest.mark.parametrize("name", ["blk.1.attn_norm", "blk.0.ffn_norm", "output_norm"])
+def test_norms_with_a_bias_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    tiny("llama").add(f"{name}.bias", [64]).write(path)
+    with pytest.raises(UnsupportedModelError, match=f"{name}.bias") as caught:
+        Generator(path, backend="native")
+    assert caught.value.tensor == f"{name}.bias"
+
+
+def test_long_factors_are_refused_and_not_left_out(tmp_path: Path) -> None:
+    """A context past the first training's 64 tokens needs them."""
+    path = tmp_path / "model.gguf"
+    tiny(scaling="longrope", context=256).write(path)
+    with Generator(path, backend="native") as generator:
+        assert generator.info.context_length == 64
+    with pytest.raises(UnsupportedModelError, match="long rope factors"):
+        Generator(path, backend="native", context_length=65)
+
+
+@pytest.mark.parametrize("quant", ["Q8_1", "Q8_K"])
+def test_types_of_activations_are_no_weights(quant: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    file = tiny(embd=256, ff=256, heads=4, head_dim=64)
+    number, elements, size = DTYPES[quant]
+    tensor = file.tensor("blk.1.ffn_down.weight")
+    tensor.dtype, tensor.data = number, bytes(256 * 256 // elements * size)
+    file.write(path)
+    for call in (Generator, Generator.estimate):
+        with pytest.raises(UnsupportedModelError, match=quant) as caught:
+            call(path, backend="native")
+        assert caught.value.quant == quant

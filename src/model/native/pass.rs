@@ -1,7 +1,7 @@
 //! One forward pass: Phi-3 (arXiv 2404.14219) and Llama (arXiv 2302.13971), which differ in how their files name things.
 
 use super::weights::{Layer, Linear, Weights};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gguf::ModelPlan;
 use crate::kernels::{
     Activations, AttentionPlan, Compute, Copied, Factors, Forms, Heads, KvCache, Norm, Rope, Rotation, Rows,
@@ -185,8 +185,23 @@ impl Pass {
         let out = logits.push_rows(rows);
         compute.matmul(&[&output.matrix], &room.embd_acts, Then::Store, out)?;
         output.add_bias(out, output.matrix.rows(), 0);
-        Ok(())
+        check_logits(out)
     }
+}
+
+/// Refuses logits that are not finite: there the faults of weights come out, which nobody looked at when they were loaded.
+/// A sampler would take minus infinity for a token that is ruled out.
+fn check_logits(logits: &[f32]) -> Result<()> {
+    // To the end in any case: so it runs on vectors.
+    if logits.iter().fold(true, |all, logit| all & logit.is_finite()) {
+        return Ok(());
+    }
+    let count = logits.iter().filter(|logit| !logit.is_finite()).count();
+    Err(Error::new(
+        ErrorKind::Numerical,
+        format!("The model computed {count} of {} logits that are not finite numbers.", logits.len()),
+        "Check the model file with `phicandle show FILE`; if it is sound, try another quantisation.",
+    ))
 }
 
 /// One layer of a pass.

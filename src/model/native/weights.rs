@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gguf::{Architecture, GgmlType, GgufFile, ModelPlan, TensorInfo, check_finite, not_finite};
 use crate::kernels::{Arena, Compute, Matrix, Memory};
 use crate::model::MemoryMode;
@@ -95,8 +95,8 @@ pub(super) fn load(
     let mut layers = Vec::with_capacity(plan.n_layer);
     for number in 0..plan.n_layer {
         let name = |part: &str| format!("blk.{number}.{part}");
-        let attention_norm = loader.vector(&name("attn_norm.weight"))?;
-        let feed_norm = loader.vector(&name("ffn_norm.weight"))?;
+        let attention_norm = loader.norm(&name("attn_norm"))?;
+        let feed_norm = loader.norm(&name("ffn_norm"))?;
         let qkv =
             qkv_names(plan.architecture).iter().map(|part| linear(&name(part))).collect::<Result<_>>()?;
         let attention_output = linear(&name("attn_output"))?;
@@ -115,7 +115,7 @@ pub(super) fn load(
     let output = linear("output")?;
     let embedding = Part { tensor: loader.tensor(EMBEDDING)?, rows: 0..plan.vocab_size, k: plan.n_embd };
     let embedding = loader.mapped(&embedding, &bytes)?;
-    Ok(Weights { embedding, layers, output_norm: loader.vector("output_norm.weight")?, output })
+    Ok(Weights { embedding, layers, output_norm: loader.norm("output_norm")?, output })
 }
 
 const EMBEDDING: &str = "token_embd.weight";
@@ -142,8 +142,24 @@ impl<'a> Loader<'a> {
             .ok_or_else(|| Error::internal(format!("The tensor `{name}` of the plan is not in the file.")))
     }
 
-    fn vector(&self, name: &str) -> Result<Vec<f32>> {
-        vector(self.file, self.tensor(name)?)
+    /// The weights of a norm. One with a bias is refused: no model of these families has any.
+    fn norm(&self, name: &str) -> Result<Vec<f32>> {
+        let bias = format!("{name}.bias");
+        if self.file.header().tensor(&bias).is_some() {
+            let kind = ErrorKind::UnsupportedModel {
+                arch: Some(self.plan.architecture.name().to_owned()),
+                tensor: Some(bias.clone()),
+                quant: None,
+            };
+            return Err(Error::new(
+                kind,
+                format!(
+                    "The file has the tensor `{bias}`, and the native backend runs norms without a bias."
+                ),
+                "Choose another file of this model.",
+            ));
+        }
+        vector(self.file, self.tensor(&format!("{name}.weight"))?)
     }
 
     /// Every matrix, in the order in which [`load`] takes them.
