@@ -335,7 +335,9 @@ def test_ways_to_keep_weights_keys_and_values(tiny_file: Path, memory: int | str
 
 
 def test_the_plan_keeps_to_a_memory_limit(tiny_file: Path) -> None:
-    copied, mapped = (Generator.estimate(tiny_file, context_length=64, memory=how) for how in ("repack", "mmap"))
+    copied, mapped = (
+        Generator.estimate(tiny_file, context_length=64, memory=how) for how in ("repack", "mmap")
+    )
     assert mapped.total_bytes < copied.total_bytes
     # Where a copy of the weights does not fit, they stay in the file.
     limited = Generator.estimate(tiny_file, context_length=64, memory=copied.total_bytes - 1)
