@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use phicandle::engine::{Engine, Event, LoadOptions, ModelSource, Poll, Prompt, Request};
+use phicandle::engine::{Backend, Engine, Event, LoadOptions, ModelSource, Poll, Prompt, Request};
 use phicandle::hub::{Hub, HubOptions, ModelSpec};
 use phicandle::sampling::SamplingParams;
 
@@ -23,7 +23,7 @@ const PROMPT: &str = "<|user|>\nWrite a haiku about ice hockey<|end|>\n<|assista
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let options = match arguments.next() {
+    let mut options = match arguments.next() {
         Some(path) => LoadOptions::new(ModelSource::File(PathBuf::from(path))),
         None => {
             let local = Hub::new(HubOptions::default())?.resolve(&ModelSpec::default())?;
@@ -32,6 +32,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             options
         }
     };
+    // The tutorial's own model, for its own tokens; without this line, phicandle's faster kernels.
+    options.backend = Backend::Candle;
     // A second argument is the prompt, a third one the seed; without a seed each run differs.
     let prompt = arguments.next().unwrap_or_else(|| PROMPT.to_owned());
     let seed = arguments.next().map(|seed| seed.parse()).transpose()?;
