@@ -1,9 +1,13 @@
 //! The `native` backend: phicandle's own kernels, keys and values, on the CPU.
 
+mod attention;
+mod feed_forward;
 mod limits;
 mod pass;
 mod plan;
+mod room;
 mod rotation;
+mod step;
 mod weights;
 
 use std::sync::Arc;

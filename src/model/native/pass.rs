@@ -1,11 +1,12 @@
 //! One forward pass: Phi-3 (arXiv 2404.14219) and Llama (arXiv 2302.13971), which differ in how their files name things.
 
-use super::weights::{Layer, Linear, Weights};
+use super::room::Room;
+use super::step::{Halt, Step};
+use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gguf::ModelPlan;
 use crate::kernels::{
-    Activations, AttentionPlan, Compute, Copied, Factors, Forms, Heads, KvCache, Norm, Rope, Rotation, Rows,
-    Run as AttentionRun, Then,
+    AttentionPlan, Compute, Factors, Heads, KvCache, Norm, Rope, Run as AttentionRun, Then,
 };
 use crate::model::{Batch, Logits, Run};
 
@@ -19,47 +20,6 @@ pub(super) struct Pass {
     room: Room,
 }
 
-/// Intermediate values, kept from pass to pass. `x` is the residual stream: `[token][embedding]`.
-struct Room {
-    tokens: Vec<u32>,
-    rotation: Rotation,
-    x: Vec<f32>,
-    qkv: Vec<f32>,
-    attention: Vec<f32>,
-    hidden: Vec<f32>,
-    /// Activations as wide as an embedding, as all heads, and as the feed-forward layer.
-    embd_acts: Activations,
-    head_acts: Activations,
-    feed_acts: Activations,
-}
-
-/// What ends a pass early.
-enum Halt {
-    /// It was asked to stop.
-    Stopped,
-    Failed(Error),
-}
-
-impl From<Error> for Halt {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl Linear {
-    fn forms(&self) -> Forms {
-        Forms::default().with(self.matrix.family())
-    }
-
-    /// Adds the bias, if there is one, to columns `at` on of rows of `width`.
-    fn add_bias(&self, out: &mut [f32], width: usize, at: usize) {
-        let Some(bias) = &self.bias else { return };
-        for row in out.chunks_exact_mut(width) {
-            row[at..].iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
-        }
-    }
-}
-
 impl Pass {
     pub(super) fn new(plan: &ModelPlan, weights: Weights, compute: Compute, rope: Rope) -> Self {
         let heads = Heads {
@@ -68,17 +28,7 @@ impl Pass {
             head_dim: plan.head_dim,
             window: plan.sliding_window,
         };
-        let room = Room {
-            tokens: Vec::new(),
-            rotation: rope.rotation(),
-            x: Vec::new(),
-            qkv: Vec::new(),
-            attention: Vec::new(),
-            hidden: Vec::new(),
-            embd_acts: Activations::default(),
-            head_acts: Activations::default(),
-            feed_acts: Activations::default(),
-        };
+        let room = Room::new(rope.rotation());
         Self { weights, compute, rope, heads, eps: plan.rms_eps, room }
     }
 
@@ -202,115 +152,6 @@ fn check_logits(logits: &[f32]) -> Result<()> {
         format!("The model computed {count} of {} logits that are not finite numbers.", logits.len()),
         "Check the model file with `phicandle show FILE`; if it is sound, try another quantisation.",
     ))
-}
-
-/// One layer of a pass.
-struct Step<'a> {
-    compute: &'a Compute,
-    heads: Heads,
-    eps: f32,
-    layer: &'a Layer,
-    number: usize,
-    stop: &'a dyn Fn() -> bool,
-}
-
-impl Step<'_> {
-    fn check(&self) -> Result<(), Halt> {
-        if (self.stop)() { Err(Halt::Stopped) } else { Ok(()) }
-    }
-
-    /// Queries, keys and values.
-    fn project(&self, room: &mut Room) -> Result<(), Halt> {
-        self.check()?;
-        let (qkv, k) = (&self.layer.qkv, self.layer.attention_norm.len());
-        let rows = room.x.len() / k;
-        let forms = qkv.iter().fold(Forms::default(), |forms, linear| forms.with(linear.matrix.family()));
-        let norm = Norm { values: &room.x, weight: &self.layer.attention_norm, eps: self.eps };
-        self.compute.quantise(&norm, rows, k, forms, &mut room.embd_acts)?;
-        let matrices: Vec<_> = qkv.iter().map(|linear| &linear.matrix).collect();
-        let width = matrices.iter().map(|matrix| matrix.rows()).sum();
-        room.qkv.resize(rows * width, 0.0);
-        self.compute.matmul(&matrices, &room.embd_acts, Then::Store, &mut room.qkv)?;
-        let mut at = 0;
-        for linear in qkv {
-            linear.add_bias(&mut room.qkv, width, at);
-            at += linear.matrix.rows();
-        }
-        Ok(())
-    }
-
-    fn rows<'r>(&self, qkv: &'r [f32]) -> Rows<'r> {
-        let Heads { n_head, n_kv_head, head_dim, .. } = self.heads;
-        let (q, kv) = (n_head * head_dim, n_kv_head * head_dim);
-        Rows { data: qkv, stride: q + 2 * kv, q: 0, k: q, v: q + kv }
-    }
-
-    fn append(&self, room: &mut Room, plan: &AttentionPlan, caches: &mut [&mut KvCache]) -> Result<(), Halt> {
-        self.check()?;
-        let Compute { pool, tier } = self.compute;
-        Ok(plan.append(pool, *tier, self.number, self.rows(&room.qkv), &room.rotation, caches)?)
-    }
-
-    fn attend(&self, room: &mut Room, plan: &AttentionPlan, caches: &[&mut KvCache]) -> Result<(), Halt> {
-        self.check()?;
-        let Compute { pool, tier } = self.compute;
-        let width = self.heads.n_head * self.heads.head_dim;
-        let rows = self.rows(&room.qkv);
-        room.attention.resize(room.qkv.len() / rows.stride * width, 0.0);
-        Ok(plan.attend(pool, *tier, self.number, rows, &room.rotation, caches, &mut room.attention)?)
-    }
-
-    /// What attention gives, through its output matrix, onto the residual stream.
-    fn output(&self, room: &mut Room) -> Result<(), Halt> {
-        self.check()?;
-        let linear = &self.layer.attention_output;
-        let k = linear.matrix.k();
-        let heads = Copied { values: &room.attention };
-        self.compute.quantise(&heads, room.attention.len() / k, k, linear.forms(), &mut room.head_acts)?;
-        self.add(linear, &room.head_acts, &mut room.x)
-    }
-
-    /// SwiGLU (arXiv 2002.05202).
-    fn feed_forward(&self, room: &mut Room) -> Result<(), Halt> {
-        self.check()?;
-        let Layer { feed_norm, gate, up, down, .. } = self.layer;
-        let (k, width) = (feed_norm.len(), gate.matrix.rows());
-        let rows = room.x.len() / k;
-        let forms = gate.forms().with(up.matrix.family());
-        let norm = Norm { values: &room.x, weight: feed_norm, eps: self.eps };
-        self.compute.quantise(&norm, rows, k, forms, &mut room.embd_acts)?;
-        room.hidden.resize(rows * width, 0.0);
-        self.compute.gated(
-            [&gate.matrix, &up.matrix],
-            [gate.bias.as_deref(), up.bias.as_deref()],
-            &room.embd_acts,
-            &mut room.hidden,
-        )?;
-        self.check()?;
-        let hidden = Copied { values: &room.hidden };
-        self.compute.quantise(&hidden, rows, width, down.forms(), &mut room.feed_acts)?;
-        self.add(down, &room.feed_acts, &mut room.x)
-    }
-
-    fn add(&self, linear: &Linear, acts: &Activations, x: &mut [f32]) -> Result<(), Halt> {
-        self.check()?;
-        self.compute.matmul(&[&linear.matrix], acts, Then::Add, x)?;
-        linear.add_bias(x, linear.matrix.rows(), 0);
-        Ok(())
-    }
-}
-
-impl Room {
-    /// Keeps rows `wanted` of the residual stream and of what attention gave, `width` wide.
-    fn keep(&mut self, wanted: &[usize], width: usize) {
-        let embd = self.x.len() / self.tokens.len();
-        for (to, &from) in wanted.iter().enumerate() {
-            self.x.copy_within(from * embd..(from + 1) * embd, to * embd);
-            self.attention.copy_within(from * width..(from + 1) * width, to * width);
-        }
-        self.x.truncate(wanted.len() * embd);
-        self.attention.truncate(wanted.len() * width);
-    }
 }
 
 /// The rows whose logits are wanted, and each as a run of its own.

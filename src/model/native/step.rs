@@ -1,0 +1,57 @@
+//! One layer of a pass, and what ends it early.
+
+use super::weights::{Layer, Linear};
+use crate::error::Error;
+use crate::kernels::{Activations, Compute, Forms, Heads, Then};
+
+/// What ends a pass early.
+pub(super) enum Halt {
+    /// It was asked to stop.
+    Stopped,
+    Failed(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Linear {
+    pub(super) fn forms(&self) -> Forms {
+        Forms::default().with(self.matrix.family())
+    }
+
+    /// Adds the bias, if there is one, to columns `at` on of rows of `width`.
+    pub(super) fn add_bias(&self, out: &mut [f32], width: usize, at: usize) {
+        let Some(bias) = &self.bias else { return };
+        for row in out.chunks_exact_mut(width) {
+            row[at..].iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+        }
+    }
+}
+
+/// One layer of a pass.
+pub(super) struct Step<'a> {
+    pub(super) compute: &'a Compute,
+    pub(super) heads: Heads,
+    pub(super) eps: f32,
+    pub(super) layer: &'a Layer,
+    pub(super) number: usize,
+    pub(super) stop: &'a dyn Fn() -> bool,
+}
+
+impl Step<'_> {
+    /// Whether to go on.
+    pub(super) fn check(&self) -> Result<(), Halt> {
+        if (self.stop)() { Err(Halt::Stopped) } else { Ok(()) }
+    }
+
+    /// A product and its bias, onto `x`.
+    pub(super) fn add(&self, linear: &Linear, acts: &Activations, x: &mut [f32]) -> Result<(), Halt> {
+        self.check()?;
+        self.compute.matmul(&[&linear.matrix], acts, Then::Add, x)?;
+        linear.add_bias(x, linear.matrix.rows(), 0);
+        Ok(())
+    }
+}
