@@ -25,7 +25,7 @@ mod scratch;
 mod simd;
 mod worker;
 
-pub(crate) use attention::{AttentionPlan, Heads, KvCache, KvShape, Rows, Run};
+pub(crate) use attention::{AttentionPlan, Heads, KV_BLOCK, KvCache, KvShape, Rows, Run, Spare};
 pub(crate) use libm_exp::exp_below;
 pub(crate) use matmul::{Activations, Copied, Forms, Matrix, Memory, Norm, Then, family, is_weight};
 pub(crate) use rope::{Factors, Pairs, Rope, Rotation, Stretch, long_rope_magnitude};
