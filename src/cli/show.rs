@@ -301,6 +301,7 @@ fn plan_json(plan: &ModelPlan) -> Value {
         "rope_scaling": scaling_name(&plan.rope.scaling),
         "tied_embeddings": plan.tied_embeddings,
         "experts": plan.n_expert,
+        "experts_used": plan.n_expert_used,
         "unused_tensors": plan.extra_tensors,
     })
 }

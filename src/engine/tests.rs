@@ -149,7 +149,7 @@ fn engine_of(script: Script, slots: usize, max_queue: usize) -> (Engine, Arc<Ato
         n_ff: 8,
         context_length: CONTEXT,
         vocab_size,
-        rms_eps: 1e-5,
+        norm_eps: 1e-5,
         rope: RopePlan {
             dimension_count: 8,
             freq_base: 10_000.0,
@@ -160,6 +160,7 @@ fn engine_of(script: Script, slots: usize, max_queue: usize) -> (Engine, Arc<Ato
         tied_embeddings: false,
         biases: false,
         n_expert: 0,
+        n_expert_used: 0,
         parameters: 0,
         weight_bytes: 0,
         type_mix: Vec::new(),

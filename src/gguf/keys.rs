@@ -5,7 +5,7 @@
 use std::ops::RangeInclusive;
 
 use super::metadata::Metadata;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The metadata of a file, seen through the prefix of its architecture.
 #[derive(Debug, Clone, Copy)]
@@ -52,12 +52,27 @@ impl<'a> Keys<'a> {
 
     /// A float, when the file has one; it must be in `range`, so neither infinite nor NaN.
     pub(super) fn float(&self, key: &str, range: RangeInclusive<f64>) -> Result<Option<f64>> {
-        let Some(value) = self.metadata.f64(&self.name(key))? else { return Ok(None) };
+        let Some(value) = self.number(key)? else { return Ok(None) };
         if range.contains(&value) {
             return Ok(Some(value));
         }
         Err(self
             .bad(key, format!("is {value:e}; it should be from {:e} to {:e}.", range.start(), range.end())))
+    }
+
+    /// A number of any size, when the file has one; it may be infinite or NaN.
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
+        self.metadata.f64(&self.name(key))
+    }
+
+    /// A boolean, when the file has one.
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.metadata.bool(&self.name(key))
+    }
+
+    /// Whether the file has the key.
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.metadata.contains(&self.name(key))
     }
 
     /// A string, when the file has one.
@@ -69,6 +84,17 @@ impl<'a> Keys<'a> {
     #[cold]
     pub(super) fn bad(&self, key: &str, what: impl AsRef<str>) -> Error {
         self.metadata.bad_value(&self.name(key), what)
+    }
+
+    /// An error about a file that asks for something which no backend does.
+    #[cold]
+    pub(super) fn unsupported(&self, message: String) -> Error {
+        let arch = Some(self.architecture.to_owned());
+        Error::new(
+            ErrorKind::UnsupportedModel { arch, tensor: None, quant: None },
+            message,
+            "Choose another file of this model; running it without would give wrong text.",
+        )
     }
 
     #[cold]

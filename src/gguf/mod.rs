@@ -17,6 +17,7 @@ mod cursor;
 mod dtype;
 mod file;
 mod finite;
+mod foreign;
 mod header;
 mod keys;
 mod metadata;

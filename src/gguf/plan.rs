@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use super::dtype::GgmlType;
+use super::foreign;
 use super::header::Header;
 use super::keys::Keys;
 use super::metadata::{Metadata, shown};
@@ -21,6 +22,10 @@ pub enum Architecture {
     Phi3,
     /// Llama and the "llamafied" Phi files: one tensor each, rows of q and k permuted for interleaved rope.
     Llama,
+    /// Phi-1, 1.5 and 2: attention and feed-forward block side by side behind one norm, biases everywhere.
+    Phi2,
+    /// Phi-3.5-MoE: sparse experts in place of the feed-forward block.
+    PhiMoe,
 }
 
 impl Architecture {
@@ -29,7 +34,19 @@ impl Architecture {
         match self {
             Self::Phi3 => "phi3",
             Self::Llama => "llama",
+            Self::Phi2 => "phi2",
+            Self::PhiMoe => "phimoe",
         }
+    }
+
+    /// Whether its norms subtract the mean (LayerNorm) before they divide; the others divide by the root mean square.
+    pub fn has_layer_norm(self) -> bool {
+        matches!(self, Self::Phi2 | Self::PhiMoe)
+    }
+
+    /// Whether attention and feed-forward block read the same norm, and both are added to what came in.
+    pub fn is_parallel(self) -> bool {
+        self == Self::Phi2
     }
 }
 
@@ -51,14 +68,14 @@ pub struct ModelPlan {
     pub n_head_kv: usize,
     /// Elements of a head: even, 8 to 512. Not always `n_embd / n_head`.
     pub head_dim: usize,
-    /// Length of the feed-forward layer's inner vector.
+    /// Length of the feed-forward layer's inner vector, or of each expert's.
     pub n_ff: usize,
     /// Tokens that the model was trained for.
     pub context_length: usize,
     /// Rows of `token_embd.weight`: at least the number of tokens.
     pub vocab_size: usize,
     /// The epsilon of the norms, 1e-12 to 0.01.
-    pub rms_eps: f32,
+    pub norm_eps: f32,
     /// The rotation.
     pub rope: RopePlan,
     /// Tokens that one token sees, itself included in llama.cpp's count; `None` for all.
@@ -67,8 +84,10 @@ pub struct ModelPlan {
     pub tied_embeddings: bool,
     /// Whether any used tensor is a bias.
     pub biases: bool,
-    /// Experts of a mixture; 0 for a plain model. The tensors of experts are among `extra_tensors`, unchecked.
+    /// Experts of a mixture, 2 to 256; 0 for a plain model.
     pub n_expert: usize,
+    /// Experts that each token goes through: 2; 0 for a plain model.
+    pub n_expert_used: usize,
     /// Elements of all used tensors.
     pub parameters: u64,
     /// Bytes of all used tensors in the file.
@@ -90,15 +109,15 @@ pub(super) struct Dims {
     pub(super) n_ff: u64,
     pub(super) vocab_size: u64,
     pub(super) rope_dim: u64,
-    pub(super) n_expert: usize,
+    pub(super) n_expert: u64,
 }
 
 impl ModelPlan {
     /// Checks the model that `header` describes.
     ///
     /// # Errors
-    /// `UnsupportedModel` for another architecture, a split file, an adapter, a type of weights that no backend reads or
-    /// an unknown rope scaling; `CorruptModel` for a value out of range, a missing key or tensor, or parts that
+    /// `UnsupportedModel` for another architecture, a split file, an adapter, a type of weights that no backend reads, an
+    /// unknown rope scaling, or a key or tensor that would change the numbers in a way that is not known here; `CorruptModel` for a value out of range, a missing key or tensor, or parts that
     /// contradict each other.
     pub fn from_header(header: &Header) -> Result<Self> {
         let metadata = &header.metadata;
@@ -110,17 +129,16 @@ impl ModelPlan {
         let n_head_kv = keys.count_or("attention.head_count_kv", 1..=1024, n_head)?;
         let n_ff = keys.required("feed_forward_length", 1..=1 << 20)?;
         let context_length = keys.required("context_length", 1..=1 << 20)?;
-        let n_expert = keys.count_or("expert_count", 0..=1024, 0)?;
+        let (n_expert, n_expert_used) = read_experts(&keys, architecture)?;
         let sliding_window =
             keys.count("attention.sliding_window", 0..=1 << 31)?.filter(|&window| window > 0);
-        let rms_eps = keys
-            .float("attention.layer_norm_rms_epsilon", 1e-12..=1e-2)?
-            .ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))? as f32;
+        let norm_eps = read_norm_eps(&keys, architecture)?;
         if n_head % n_head_kv != 0 {
             let what = format!("is {n_head_kv}, which does not divide attention.head_count, {n_head}.");
             return Err(keys.bad("attention.head_count_kv", what));
         }
         let head_dim = read_head_dim(&keys, n_embd, n_head)?;
+        foreign::check_keys(&keys, architecture, head_dim)?;
         let rope = read_rope(header, &keys, head_dim, context_length)?;
         let vocab_size = read_vocab_size(header, &keys)?;
 
@@ -133,10 +151,11 @@ impl ModelPlan {
             n_ff: n_ff as u64,
             vocab_size: vocab_size as u64,
             rope_dim: rope.dimension_count as u64,
-            n_expert,
+            n_expert: n_expert as u64,
         };
         let found = check_shapes(header, architecture, &dims)?;
         let extra_tensors = extra_tensors(header, &found.used, &keys, n_layer)?;
+        foreign::check_tensors(&extra_tensors, architecture)?;
         Ok(Self {
             architecture,
             name: metadata.str("general.name")?.map(shown),
@@ -148,12 +167,13 @@ impl ModelPlan {
             n_ff,
             context_length,
             vocab_size,
-            rms_eps,
+            norm_eps,
             rope,
             sliding_window,
             tied_embeddings: found.tied,
             biases: found.biases,
             n_expert,
+            n_expert_used,
             parameters: found.used.iter().map(|tensor| tensor.elements()).sum(),
             weight_bytes: found.used.iter().map(|tensor| tensor.n_bytes).sum(),
             type_mix: type_mix(&found.used),
@@ -172,10 +192,15 @@ fn read_architecture(metadata: &Metadata) -> Result<Architecture> {
     let architecture = match name {
         "phi3" => Architecture::Phi3,
         "llama" => Architecture::Llama,
+        "phi2" => Architecture::Phi2,
+        "phimoe" => Architecture::PhiMoe,
         _ => {
             return Err(unsupported(
-                format!("The file's architecture is `{}`; this build runs `phi3` and `llama`.", shown(name)),
-                "Choose a GGUF file of Phi-3, Phi-3.5 or Phi-4, or one converted to the llama architecture.",
+                format!(
+                    "The file's architecture is `{}`; this build runs `phi2`, `phi3`, `phimoe` and `llama`.",
+                    shown(name)
+                ),
+                "Choose a GGUF file of Phi-2, Phi-3, Phi-3.5 or Phi-4, or one converted to the llama architecture.",
             ));
         }
     };
@@ -196,6 +221,55 @@ fn read_architecture(metadata: &Metadata) -> Result<Architecture> {
         ));
     }
     Ok(architecture)
+}
+
+/// Experts of a mixture, and how many of them a token goes through; zeros for a plain model.
+fn read_experts(keys: &Keys<'_>, architecture: Architecture) -> Result<(usize, usize)> {
+    const ALL: &str = "expert_count";
+    const USED: &str = "expert_used_count";
+    if architecture == Architecture::PhiMoe {
+        let experts = keys.required(ALL, 2..=256)?;
+        let used = keys.required(USED, 1..=256)?;
+        if used > experts {
+            return Err(keys.bad(USED, format!("is {used}, more than expert_count, {experts}.")));
+        }
+        if used != 2 {
+            let name = keys.name(USED);
+            return Err(keys.unsupported(format!(
+                "`{name}` is {used}; the router of these models chooses two experts."
+            )));
+        }
+        return Ok((experts, used));
+    }
+    match keys.count_or(ALL, 0..=1024, 0)? {
+        0 => Ok((0, 0)),
+        experts => {
+            let name = keys.name(ALL);
+            Err(keys.unsupported(format!(
+                "`{name}` is {experts}, and only `phimoe` models may be mixtures of experts."
+            )))
+        }
+    }
+}
+
+/// The epsilon of the norms. llama.cpp's converter writes that of `phimoe` under the name of the other kind of norm.
+fn read_norm_eps(keys: &Keys<'_>, architecture: Architecture) -> Result<f32> {
+    const RMS: &str = "attention.layer_norm_rms_epsilon";
+    const LAYER: &str = "attention.layer_norm_epsilon";
+    let [rms, layer] = [keys.float(RMS, 1e-12..=1e-2)?, keys.float(LAYER, 1e-12..=1e-2)?];
+    let (own, eps) = match architecture {
+        Architecture::Phi3 | Architecture::Llama => (RMS, rms),
+        Architecture::Phi2 => (LAYER, layer),
+        Architecture::PhiMoe => (RMS, rms.or(layer)),
+    };
+    if let (Some(rms), Some(layer)) = (rms, layer)
+        && (rms - layer).abs() > f64::from(f32::EPSILON) * rms
+    {
+        return Err(
+            keys.bad(LAYER, format!("is {layer:e}, and {RMS} is {rms:e}; the norms have one epsilon."))
+        );
+    }
+    Ok(eps.ok_or_else(|| keys.missing(own))? as f32)
 }
 
 fn read_head_dim(keys: &Keys<'_>, n_embd: usize, n_head: usize) -> Result<usize> {

@@ -20,7 +20,7 @@ enum Role {
 /// One row of the table.
 struct Expected {
     name: String,
-    shape: [u64; 2],
+    shape: Vec<u64>,
     role: Role,
     optional: bool,
     /// The keys that the shape comes from, for the error text.
@@ -52,18 +52,34 @@ pub(super) fn check_shapes<'a>(
         }
         Ok(())
     };
-    for row in global_rows(dims) {
+    for row in global_rows(architecture, dims) {
         check(&row, &mut found)?;
     }
     for layer in 0..dims.n_layer {
-        for row in layer_rows(architecture, dims, layer) {
+        let fused = has_fused_qkv(header, architecture, layer)?;
+        for row in layer_rows(architecture, dims, layer, fused) {
             check(&row, &mut found)?;
         }
     }
     Ok(found)
 }
 
-fn global_rows(dims: &Dims) -> Vec<Expected> {
+/// Whether queries, keys and values of a layer are one tensor. Files of `phi2` come in both ways.
+fn has_fused_qkv(header: &Header, architecture: Architecture, layer: usize) -> Result<bool> {
+    if architecture != Architecture::Phi2 {
+        return Ok(architecture == Architecture::Phi3);
+    }
+    let fused = format!("blk.{layer}.attn_qkv.weight");
+    let apart = format!("blk.{layer}.attn_q.weight");
+    match (header.tensor(&fused), header.tensor(&apart)) {
+        (Some(tensor), Some(_)) => {
+            Err(tensor.bad(format!("and the tensor `{apart}` are both there; one is too many.")))
+        }
+        (fused, _) => Ok(fused.is_some()),
+    }
+}
+
+fn global_rows(architecture: Architecture, dims: &Dims) -> Vec<Expected> {
     let (embd, vocab, half) = (dims.n_embd, dims.vocab_size, dims.rope_dim / 2);
     let embedding = "embedding_length and the rows of token_embd.weight";
     let rope = "half of rope.dimension_count";
@@ -71,54 +87,61 @@ fn global_rows(dims: &Dims) -> Vec<Expected> {
         matrix("token_embd.weight", embd, vocab, embedding),
         vector("output_norm.weight", embd, "embedding_length"),
         matrix("output.weight", embd, vocab, embedding).optional(),
-        vector("output_norm.bias", embd, "embedding_length").optional(),
-        vector("output.bias", vocab, embedding).optional(),
+        norm_bias(architecture, "output_norm.bias", embd),
+        bias(architecture, "output.bias", vocab, embedding),
         vector(FREQUENCY_FACTORS, half, rope).optional(),
         vector(LONG_FACTORS, half, rope).optional(),
         vector(SHORT_FACTORS, half, rope).optional(),
     ]
 }
 
-fn layer_rows(architecture: Architecture, dims: &Dims, layer: usize) -> Vec<Expected> {
+fn layer_rows(architecture: Architecture, dims: &Dims, layer: usize, fused_qkv: bool) -> Vec<Expected> {
     let (embd, ff) = (dims.n_embd, dims.n_ff);
     let (query, key) = (dims.n_head * dims.head_dim, dims.n_head_kv * dims.head_dim);
     let heads = "embedding_length, attention.head_count and the head size";
     let kv_heads = "embedding_length, attention.head_count_kv and the head size";
     let feed = "embedding_length and feed_forward_length";
-    let mut rows = vec![
-        vector("attn_norm.weight", embd, "embedding_length"),
-        vector("ffn_norm.weight", embd, "embedding_length"),
-        vector("attn_norm.bias", embd, "embedding_length").optional(),
-        vector("ffn_norm.bias", embd, "embedding_length").optional(),
-    ];
+    let mut rows = Vec::new();
+    let norms: &[&str] = if architecture.is_parallel() { &["attn_norm"] } else { &["attn_norm", "ffn_norm"] };
+    for norm in norms {
+        rows.push(vector(&format!("{norm}.weight"), embd, "embedding_length"));
+        rows.push(norm_bias(architecture, &format!("{norm}.bias"), embd));
+    }
     let mut linear = |name: &str, input: u64, output: u64, from: &'static str| {
         rows.push(matrix(&format!("{name}.weight"), input, output, from));
-        rows.push(vector(&format!("{name}.bias"), output, from).optional());
+        rows.push(bias(architecture, &format!("{name}.bias"), output, from));
     };
     linear("attn_output", query, embd, heads);
+    if fused_qkv {
+        let from = "embedding_length, attention.head_count, attention.head_count_kv and the head size";
+        linear("attn_qkv", embd, query + 2 * key, from);
+    } else {
+        linear("attn_q", embd, query, heads);
+        linear("attn_k", embd, key, kv_heads);
+        linear("attn_v", embd, key, kv_heads);
+    }
     match architecture {
         Architecture::Phi3 => {
-            let from = "embedding_length, attention.head_count, attention.head_count_kv and the head size";
-            linear("attn_qkv", embd, query + 2 * key, from);
+            linear("ffn_up", embd, 2 * ff, "embedding_length and twice feed_forward_length");
+            linear("ffn_down", ff, embd, feed);
         }
         Architecture::Llama => {
-            linear("attn_q", embd, query, heads);
-            linear("attn_k", embd, key, kv_heads);
-            linear("attn_v", embd, key, kv_heads);
+            linear("ffn_gate", embd, ff, feed);
+            linear("ffn_up", embd, ff, feed);
+            linear("ffn_down", ff, embd, feed);
         }
-    }
-    // The feed-forward tensors of a mixture of experts have other names and shapes, which no backend runs yet.
-    if dims.n_expert == 0 {
-        match architecture {
-            Architecture::Phi3 => {
-                linear("ffn_up", embd, 2 * ff, "embedding_length and twice feed_forward_length")
-            }
-            Architecture::Llama => {
-                linear("ffn_gate", embd, ff, feed);
-                linear("ffn_up", embd, ff, feed);
-            }
+        Architecture::Phi2 => {
+            linear("ffn_up", embd, ff, feed);
+            linear("ffn_down", ff, embd, feed);
         }
-        linear("ffn_down", ff, embd, feed);
+        Architecture::PhiMoe => {
+            let experts = dims.n_expert;
+            let from = "embedding_length, feed_forward_length and expert_count";
+            rows.push(matrix("ffn_gate_inp.weight", embd, experts, "embedding_length and expert_count"));
+            rows.push(stack("ffn_gate_exps.weight", [embd, ff, experts], from));
+            rows.push(stack("ffn_up_exps.weight", [embd, ff, experts], from));
+            rows.push(stack("ffn_down_exps.weight", [ff, embd, experts], from));
+        }
     }
     for row in &mut rows {
         row.name = format!("blk.{layer}.{}", row.name);
@@ -127,24 +150,33 @@ fn layer_rows(architecture: Architecture, dims: &Dims, layer: usize) -> Vec<Expe
 }
 
 fn matrix(name: &str, row_length: u64, rows: u64, from: &'static str) -> Expected {
-    Expected { name: name.to_owned(), shape: [row_length, rows], role: Role::Matrix, optional: false, from }
+    let shape = vec![row_length, rows];
+    Expected { name: name.to_owned(), shape, role: Role::Matrix, optional: false, from }
+}
+
+/// The matrices of all experts, one after the other.
+fn stack(name: &str, shape: [u64; 3], from: &'static str) -> Expected {
+    Expected { name: name.to_owned(), shape: shape.to_vec(), role: Role::Matrix, optional: false, from }
 }
 
 fn vector(name: &str, length: u64, from: &'static str) -> Expected {
-    Expected { name: name.to_owned(), shape: [length, 1], role: Role::Vector, optional: false, from }
+    Expected { name: name.to_owned(), shape: vec![length], role: Role::Vector, optional: false, from }
+}
+
+/// The bias of a matrix: in `phi2` every matrix has one, in the others any may.
+fn bias(architecture: Architecture, name: &str, length: u64, from: &'static str) -> Expected {
+    Expected { optional: architecture != Architecture::Phi2, ..vector(name, length, from) }
+}
+
+/// The bias of a norm: LayerNorm has one.
+fn norm_bias(architecture: Architecture, name: &str, length: u64) -> Expected {
+    Expected { optional: !architecture.has_layer_norm(), ..vector(name, length, "embedding_length") }
 }
 
 impl Expected {
     fn optional(mut self) -> Self {
         self.optional = true;
         self
-    }
-
-    fn shape(&self) -> &[u64] {
-        match (self.role, &self.shape) {
-            (Role::Matrix, shape) => shape,
-            (Role::Vector, [length, _]) => std::slice::from_ref(length),
-        }
     }
 }
 
@@ -160,12 +192,12 @@ fn check_row<'a>(
         let what = format!("is absent; a `{}` model needs it.", architecture.name());
         return Err(bad_tensor(&row.name, None, what));
     };
-    if tensor.shape != row.shape() {
+    if tensor.shape != row.shape {
         let what = format!(
             "has the shape {}; from {} it should be {}.",
             tensor.shape_text(),
             row.from,
-            shape_text(row.shape())
+            shape_text(&row.shape)
         );
         return Err(tensor.bad(what));
     }

@@ -21,14 +21,19 @@ mod pool;
 #[cfg(test)]
 mod pool_tests;
 mod rope;
+mod router;
 mod scratch;
 mod simd;
 mod worker;
 
 pub(crate) use attention::{AttentionPlan, Heads, KV_BLOCK, KvCache, KvShape, Rows, Run, Spare};
 pub(crate) use libm_exp::exp_below;
-pub(crate) use matmul::{Activations, Copied, Forms, Matrix, Memory, Norm, Then, family, is_weight};
+pub(crate) use matmul::{
+    Activations, Copied, Forms, Gelu, Matrix, Memory, Norm, Picked, Then, family, is_weight,
+};
+pub(crate) use norm::NormKind;
 pub(crate) use rope::{Factors, Pairs, Rope, Rotation, Stretch, long_rope_magnitude};
+pub(crate) use router::Choice;
 
 pub use arena::Arena;
 pub use attention::KvDtype;

@@ -34,7 +34,7 @@ struct Parameters {
 /// What one pass of a model reads and computes. Norms and biases are left out: they are a thousandth of the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Work {
-    /// Bytes of every matrix that a token meets. Of `token_embd` a token needs one row, so it counts only where it is the
+    /// Bytes of every matrix that a token meets, so the least that a pass reads of a mixture of experts. Of `token_embd` a token needs one row, so it counts only where it is the
     /// output matrix as well.
     pub(super) weight_bytes: u64,
     /// Bytes of keys and values for each token of the context; 0 before it is known how they are kept.
@@ -53,15 +53,18 @@ impl Work {
         let output_name = if plan.tied_embeddings { "token_embd.weight" } else { "output.weight" };
         let (mut layers, mut output, mut weight_bytes) = (Parameters::default(), Parameters::default(), 0);
         let used = tensors.iter().filter(|tensor| !plan.extra_tensors.contains(&tensor.name));
-        for tensor in used.filter(|tensor| tensor.shape.len() == 2) {
+        for tensor in used.filter(|tensor| tensor.shape.len() >= 2) {
             let part = match tensor.name.as_str() {
                 name if name == output_name => &mut output,
                 "token_embd.weight" => continue,
                 _ => &mut layers,
             };
-            weight_bytes += tensor.n_bytes;
+            // Of a stack of experts a token meets some.
+            let (met, of) = if tensor.shape.len() > 2 { (plan.n_expert_used, plan.n_expert) } else { (1, 1) };
+            let met = |all: u64| all * met as u64 / of.max(1) as u64;
+            weight_bytes += met(tensor.n_bytes);
             let count = if tensor.kind.is_float() { &mut part.f32 } else { &mut part.int8 };
-            *count += tensor.elements();
+            *count += met(tensor.elements());
         }
         Self { weight_bytes, kv_token_bytes: 0, window: plan.sliding_window, layers, output }
     }
@@ -175,12 +178,13 @@ mod tests {
             n_ff: 8192,
             context_length: 4096,
             vocab_size: 32_064,
-            rms_eps: 1e-5,
+            norm_eps: 1e-5,
             rope,
             sliding_window: None,
             tied_embeddings: false,
             biases: false,
             n_expert: 0,
+            n_expert_used: 0,
             parameters: 3_821_079_552,
             weight_bytes: tensors.iter().map(|tensor| tensor.n_bytes).sum(),
             type_mix: Vec::new(),
@@ -261,6 +265,20 @@ mod tests {
         tensors.push(TensorInfo { name: "stranger".to_owned(), ..tensors[0].clone() });
         plan.extra_tensors.push("stranger".to_owned());
         assert_eq!(Work::new(&tensors, &plan), tied);
+    }
+
+    #[test]
+    fn of_a_mixture_a_token_meets_two_experts() {
+        let (mut tensors, mut plan) = phi3_mini();
+        let dense = Work::new(&tensors, &plan);
+        (plan.architecture, plan.n_expert, plan.n_expert_used) = (Architecture::PhiMoe, 16, 2);
+        let shape = vec![3072, 512, 16];
+        let (n_bytes, _) = GgmlType::Q4_K.size_of(&shape).unwrap();
+        let name = "blk.0.ffn_gate_exps.weight".to_owned();
+        tensors.push(TensorInfo { name, kind: GgmlType::Q4_K, shape, offset: 0, n_bytes });
+        let mixture = Work::new(&tensors, &plan);
+        assert_eq!(mixture.weight_bytes - dense.weight_bytes, 2 * 512 * 3072 / 256 * 144);
+        assert_eq!(mixture.ops_per_token() - dense.ops_per_token(), 2 * 2 * 512 * 3072);
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use super::acts::{Activations, BlockActs, Forms, SuperActs, quantise_blocks, quantise_super};
 use super::format::{SPAN, SUPER};
 use crate::error::Result;
-use crate::kernels::norm::rms_norm_row;
+use crate::kernels::activation::gelu_row;
+use crate::kernels::norm::{NormKind, norm_row};
 use crate::kernels::simd::{Op, Simd, dispatch};
 use crate::kernels::{Compute, DisjointMut};
 
-/// Computes rows of activations: a copy, a norm, a product of two halves.
+/// Computes rows of activations: a copy, a norm, an activation function.
 pub(crate) trait RowSource: Sync {
     /// Writes row `row` to `out`, which has as many values as the row. Must be `#[inline(always)]`.
     fn row<S: Simd>(&self, s: S, row: usize, out: &mut [f32]);
@@ -26,12 +27,15 @@ impl RowSource for Copied<'_> {
     }
 }
 
-/// Rows divided by their root mean square.
+/// Rows after a norm.
 pub(crate) struct Norm<'a> {
+    pub(crate) kind: NormKind,
     /// The rows, one after the other.
     pub(crate) values: &'a [f32],
     /// One for each value of a row.
     pub(crate) weight: &'a [f32],
+    /// One for each value of a row, added at the end.
+    pub(crate) bias: Option<&'a [f32]>,
     /// Added to the mean square.
     pub(crate) eps: f32,
 }
@@ -39,7 +43,37 @@ pub(crate) struct Norm<'a> {
 impl RowSource for Norm<'_> {
     #[inline(always)]
     fn row<S: Simd>(&self, s: S, row: usize, out: &mut [f32]) {
-        rms_norm_row(s, &self.values[row * out.len()..][..out.len()], self.weight, self.eps, out);
+        let x = &self.values[row * out.len()..][..out.len()];
+        norm_row(s, self.kind, x, self.weight, self.bias, self.eps, out);
+    }
+}
+
+/// GELU of rows and their bias.
+pub(crate) struct Gelu<'a> {
+    /// The rows, one after the other.
+    pub(crate) values: &'a [f32],
+    /// One for each value of a row, added first.
+    pub(crate) bias: Option<&'a [f32]>,
+}
+
+impl RowSource for Gelu<'_> {
+    #[inline(always)]
+    fn row<S: Simd>(&self, s: S, row: usize, out: &mut [f32]) {
+        gelu_row(s, &self.values[row * out.len()..][..out.len()], self.bias, out);
+    }
+}
+
+/// Some rows of another source.
+pub(crate) struct Picked<'a, R> {
+    pub(crate) source: &'a R,
+    /// Their numbers.
+    pub(crate) rows: &'a [usize],
+}
+
+impl<R: RowSource> RowSource for Picked<'_, R> {
+    #[inline(always)]
+    fn row<S: Simd>(&self, s: S, row: usize, out: &mut [f32]) {
+        self.source.row(s, self.rows[row], out);
     }
 }
 

@@ -61,7 +61,7 @@ fn metadata(plan: &ModelPlan, context_length: usize) -> Result<HashMap<String, V
         })?;
         metadata.insert(format!("{arch}.{key}"), Value::U32(count));
     }
-    metadata.insert(format!("{arch}.attention.layer_norm_rms_epsilon"), Value::F32(plan.rms_eps));
+    metadata.insert(format!("{arch}.attention.layer_norm_rms_epsilon"), Value::F32(plan.norm_eps));
     metadata.insert(format!("{arch}.rope.freq_base"), Value::F32(plan.rope.freq_base));
     Ok(metadata)
 }

@@ -37,6 +37,16 @@ pub(super) fn check(plan: &ModelPlan, context_length: usize) -> Result<()> {
 
 /// The longest context that Candle runs `plan` right with, in tokens; an error when there is none.
 pub(super) fn longest_context(plan: &ModelPlan) -> Result<usize> {
+    if !matches!(plan.architecture, Architecture::Phi3 | Architecture::Llama) {
+        let arch = plan.architecture.name();
+        return Err(unsupported(
+            plan,
+            format!(
+                "The candle backend has no model for the architecture `{arch}`; it runs `phi3` and `llama`."
+            ),
+            "Use the native backend, which runs this model on the CPU.".to_owned(),
+        ));
+    }
     if let Some(&(kind, ..)) = plan.type_mix.iter().find(|&&(kind, ..)| content::dtype(kind).is_none()) {
         return Err(unread(plan, kind));
     }
@@ -48,8 +58,8 @@ pub(super) fn longest_context(plan: &ModelPlan) -> Result<usize> {
         ));
     }
     let positions = match plan.architecture {
-        Architecture::Phi3 => plan.context_length,
         Architecture::Llama => plan.context_length.min(LLAMA_POSITIONS),
+        _ => plan.context_length,
     };
     // Up to the window, attention with and without it is the same.
     Ok(plan.sliding_window.map_or(positions, |window| positions.min(window)))
@@ -82,9 +92,6 @@ fn lack(plan: &ModelPlan) -> Option<String> {
     }
     if plan.biases {
         return Some("it has biases".to_owned());
-    }
-    if plan.n_expert > 1 {
-        return Some(format!("it has {} experts", plan.n_expert));
     }
     if plan.architecture == Architecture::Phi3 {
         if (rope.freq_base - PHI3_ROPE_BASE).abs() > f32::EPSILON {

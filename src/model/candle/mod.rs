@@ -87,6 +87,10 @@ impl CandleBackend {
             Architecture::Llama => {
                 Weights::Llama(quantized_llama::ModelWeights::from_gguf(content, &mut reader, &opened)?)
             }
+            other => {
+                let name = other.name();
+                return Err(Error::internal(format!("The candle backend was given a `{name}` model.")));
+            }
         };
         let run_tokens = plan::run_tokens(plan, device);
         let limits = Limits {

@@ -2,16 +2,18 @@
 
 use super::room::Room;
 use super::step::{Halt, Step};
-use crate::kernels::{AttentionPlan, Compute, Copied, Forms, Heads, KvCache, Norm, Rows, Then};
+use super::weights::Layer;
+use crate::kernels::{AttentionPlan, Compute, Copied, Forms, Heads, KvCache, Rows, Then};
 
 impl Step<'_> {
     /// Queries, keys and values.
     pub(super) fn project(&self, room: &mut Room) -> Result<(), Halt> {
         self.check()?;
-        let (qkv, k) = (&self.layer.qkv, self.layer.attention_norm.len());
+        let Layer { qkv, attention_norm, .. } = self.layer;
+        let k = attention_norm.weight.len();
         let rows = room.x.len() / k;
         let forms = qkv.iter().fold(Forms::default(), |forms, linear| forms.with(linear.matrix.family()));
-        let norm = Norm { values: &room.x, weight: &self.layer.attention_norm, eps: self.eps };
+        let norm = attention_norm.of(&room.x, self.norms);
         self.compute.quantise(&norm, rows, k, forms, &mut room.embd_acts)?;
         let matrices: Vec<_> = qkv.iter().map(|linear| &linear.matrix).collect();
         let width = matrices.iter().map(|matrix| matrix.rows()).sum();

@@ -21,9 +21,6 @@ pub(super) fn longest_context(plan: &ModelPlan) -> Result<usize> {
             "Choose a file in Q4_K_M, Q5_K_M, Q6_K, Q8_0 or F16 of the same model.",
         ));
     }
-    if plan.n_expert > 0 {
-        return Err(unsupported(plan, format!("it is a mixture of {} experts", plan.n_expert)));
-    }
     Ok(match plan.rope.scaling {
         // Past it a sequence has to be computed again with the other factors.
         RopeScaling::LongRope { original_context, .. } => plan.context_length.min(original_context),
@@ -51,16 +48,4 @@ pub(super) fn check(plan: &ModelPlan, asked: usize) -> Result<()> {
         )),
         _ => Ok(()),
     }
-}
-
-fn unsupported(plan: &ModelPlan, lack: String) -> Error {
-    Error::new(
-        ErrorKind::UnsupportedModel {
-            arch: Some(plan.architecture.name().to_owned()),
-            tensor: None,
-            quant: None,
-        },
-        format!("The native backend cannot run this {} model yet: {lack}.", plan.architecture.name()),
-        "Use a dense model, such as Phi-3-mini-4k-instruct or Phi-4.",
-    )
 }

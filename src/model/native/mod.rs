@@ -3,6 +3,7 @@
 mod attention;
 mod feed_forward;
 mod limits;
+mod mixture;
 mod pass;
 mod plan;
 mod room;

@@ -1,12 +1,13 @@
-//! One forward pass: Phi-3 (arXiv 2404.14219) and Llama (arXiv 2302.13971), which differ in how their files name things.
+//! One forward pass. Phi-3 (arXiv 2404.14219) and Llama (arXiv 2302.13971) differ in how their files name things only; the
+//! other models of the family in what follows attention.
 
 use super::room::Room;
-use super::step::{Halt, Step};
+use super::step::{Halt, NormSetting, Step};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gguf::ModelPlan;
 use crate::kernels::{
-    AttentionPlan, Compute, Factors, Heads, KvCache, Norm, Rope, Run as AttentionRun, Then,
+    AttentionPlan, Compute, Factors, Heads, KvCache, NormKind, Rope, Run as AttentionRun, Then,
 };
 use crate::model::{Batch, Logits, Run};
 
@@ -16,7 +17,7 @@ pub(super) struct Pass {
     compute: Compute,
     rope: Rope,
     heads: Heads,
-    eps: f32,
+    norms: NormSetting,
     room: Room,
 }
 
@@ -29,7 +30,8 @@ impl Pass {
             window: plan.sliding_window,
         };
         let room = Room::new(rope.rotation());
-        Self { weights, compute, rope, heads, eps: plan.rms_eps, room }
+        let kind = if plan.architecture.has_layer_norm() { NormKind::Layer } else { NormKind::Rms };
+        Self { weights, compute, rope, heads, norms: NormSetting { kind, eps: plan.norm_eps }, room }
     }
 
     /// Computes `batch`. False: `stop` said so in between, and nothing was computed.
@@ -67,7 +69,8 @@ impl Pass {
         let last_plan = AttentionPlan::new(self.heads, &last_runs, threads)?;
         let last = self.weights.layers.len() - 1;
         for (number, layer) in self.weights.layers.iter().enumerate() {
-            let step = Step { compute: &self.compute, heads: self.heads, eps: self.eps, layer, number, stop };
+            let step =
+                Step { compute: &self.compute, heads: self.heads, norms: self.norms, layer, number, stop };
             step.project(&mut self.room)?;
             step.append(&mut self.room, &plan, &mut caches)?;
             if number < last {
@@ -85,8 +88,7 @@ impl Pass {
                 step.attend(&mut self.room, &last_plan, &caches)?;
                 self.room.keep(&wanted, self.heads.n_head * self.heads.head_dim);
             }
-            step.output(&mut self.room)?;
-            step.feed_forward(&mut self.room)?;
+            step.finish(&mut self.room)?;
         }
         if !wanted.is_empty() {
             self.logits(wanted.len(), logits)?;
@@ -130,7 +132,7 @@ impl Pass {
     fn logits(&mut self, rows: usize, logits: &mut Logits) -> Result<()> {
         let Self { weights, compute, room, .. } = self;
         let output = &weights.output;
-        let norm = Norm { values: &room.x, weight: &weights.output_norm, eps: self.eps };
+        let norm = weights.output_norm.of(&room.x, self.norms);
         compute.quantise(&norm, rows, output.matrix.k(), output.forms(), &mut room.embd_acts)?;
         let out = logits.push_rows(rows);
         compute.matmul(&[&output.matrix], &room.embd_acts, Then::Store, out)?;

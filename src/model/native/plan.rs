@@ -90,23 +90,27 @@ fn is_multiplied(tensor: &TensorInfo, plan: &ModelPlan) -> bool {
     tensor.shape.len() >= 2 && (tensor.name != "token_embd.weight" || plan.tied_embeddings)
 }
 
-/// Inputs and outputs of a matrix.
+/// Inputs and outputs of a matrix; the outputs of all experts together.
 fn sides(tensor: &TensorInfo) -> (usize, usize) {
-    let side =
-        |number: usize| usize::try_from(tensor.shape.get(number).copied().unwrap_or(1)).unwrap_or(usize::MAX);
-    (side(0), side(1))
+    let side = |dims: &[u64]| {
+        let product = dims.iter().fold(1, |product: u64, &dim| product.saturating_mul(dim));
+        usize::try_from(product).unwrap_or(usize::MAX)
+    };
+    let (row, rest) = tensor.shape.split_at(tensor.shape.len().min(1));
+    (side(row), side(rest))
 }
 
 /// Bytes of a matrix as the kernels lay it out.
 fn packed_bytes(tensor: &TensorInfo, plan: &ModelPlan) -> u64 {
     let (k, rows) = sides(tensor);
-    // Gate and up, which the file has in one, are two matrices here.
-    let halves = match plan.architecture {
+    // Gate and up, which the file has in one, are two matrices here, and every expert has one of its own.
+    let parts = match plan.architecture {
         Architecture::Phi3 if tensor.name.ends_with("ffn_up.weight") => 2,
+        _ if tensor.shape.len() > 2 => plan.n_expert.max(1),
         _ => 1,
     };
-    let part = Matrix::packed_bytes(tensor.kind, rows / halves, k);
-    part.map_or(tensor.n_bytes, |bytes| (bytes as u64).saturating_mul(halves as u64))
+    let part = Matrix::packed_bytes(tensor.kind, rows / parts, k);
+    part.map_or(tensor.n_bytes, |bytes| (bytes as u64).saturating_mul(parts as u64))
 }
 
 fn kv_shape(plan: &ModelPlan, needs: &Needs) -> KvShape {
@@ -122,14 +126,16 @@ fn kv_bytes(plan: &ModelPlan, needs: &Needs) -> u64 {
 fn scratch_bytes(tensors: &[TensorInfo], plan: &ModelPlan, needs: &Needs, mode: MemoryMode) -> u64 {
     let query = plan.n_head * plan.head_dim;
     let key = plan.n_head_kv * plan.head_dim;
+    // The experts' scores, the output of one, and the sum of those of all.
+    let mixture = if plan.n_expert > 0 { plan.n_expert + 2 * plan.n_embd } else { 0 };
     // The residual stream; queries, keys and values; what attention gives; the feed-forward layer; cosines and sines.
-    let floats = plan.n_embd + (query + 2 * key) + query + plan.n_ff + plan.rope.dimension_count;
+    let floats = plan.n_embd + (query + 2 * key) + query + plan.n_ff + plan.rope.dimension_count + mixture;
     let rows = 4 * (floats as u64).saturating_mul(needs.rows as u64);
     let matrices = || tensors.iter().filter(|tensor| is_used(tensor, plan) && is_multiplied(tensor, plan));
     // Three rooms for activations: as the kernels of all matrices with such inputs want them.
     let inputs = |tensor: &TensorInfo| match &tensor.name {
         name if name.ends_with("attn_output.weight") => 1,
-        name if name.ends_with("ffn_down.weight") => 2,
+        name if name.ends_with("ffn_down.weight") || name.ends_with("ffn_down_exps.weight") => 2,
         _ => 0,
     };
     let rooms = [plan.n_embd, query, plan.n_ff].into_iter().enumerate();
@@ -196,7 +202,7 @@ mod tests {
             n_ff: 8192,
             context_length: 4096,
             vocab_size: 32064,
-            rms_eps: 1e-5,
+            norm_eps: 1e-5,
             rope: RopePlan {
                 dimension_count: 96,
                 freq_base: 10_000.0,
@@ -207,6 +213,7 @@ mod tests {
             tied_embeddings: tied,
             biases: false,
             n_expert: 0,
+            n_expert_used: 0,
             parameters: 0,
             weight_bytes: 0,
             type_mix: Vec::new(),
@@ -268,6 +275,36 @@ mod tests {
         assert_eq!(bytes("blk.0.ffn_down.weight", 1), 16 * 144);
         // Each half on its own.
         assert_eq!(bytes("blk.0.ffn_up.weight", 34), 2 * 32 * 144);
+    }
+
+    #[test]
+    fn experts_are_matrices_of_their_own() {
+        let (_, phi3) = phi3(false);
+        let plan = ModelPlan { architecture: Architecture::PhiMoe, n_expert: 16, n_expert_used: 2, ..phi3 };
+        let tensor = |name: &str, shape: &[u64]| {
+            let n_bytes = shape.iter().product::<u64>() / 256 * 144;
+            TensorInfo {
+                name: name.to_owned(),
+                kind: GgmlType::Q4_K,
+                n_bytes,
+                shape: shape.to_vec(),
+                offset: 0,
+            }
+        };
+        // 6,400 rows are whole tiles; 17 are filled up to 32 in each expert.
+        let gate = tensor("blk.0.ffn_gate_exps.weight", &[256, 6400, 16]);
+        assert_eq!(packed_bytes(&gate, &plan), gate.n_bytes);
+        assert_eq!(packed_bytes(&tensor("blk.0.ffn_down_exps.weight", &[256, 17, 16]), &plan), 16 * 32 * 144);
+        let scratch = |plan: &ModelPlan, tensors: &[TensorInfo]| {
+            scratch_bytes(tensors, plan, &Needs { rows: 10, ..NEEDS }, MemoryMode::Mmap)
+        };
+        // Beside the layers: 16 scores, an expert's output and the sum, 10 rows of each.
+        let dense = ModelPlan { n_expert: 0, ..plan.clone() };
+        assert_eq!(scratch(&plan, &[]) - scratch(&dense, &[]), 4 * 10 * (16 + 2 * 3072));
+        // The inner vectors become 8 bits for the second matrix of the experts.
+        let down = tensor("blk.0.ffn_down_exps.weight", &[8192, 3072, 16]);
+        let other = TensorInfo { name: "blk.0.ffn_up_exps.weight".to_owned(), ..down.clone() };
+        assert!(scratch(&plan, &[down]) > scratch(&plan, &[other]) + 10 * (8192 - 3072));
     }
 
     #[test]

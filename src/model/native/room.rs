@@ -10,6 +10,10 @@ pub(super) struct Room {
     pub(super) qkv: Vec<f32>,
     pub(super) attention: Vec<f32>,
     pub(super) hidden: Vec<f32>,
+    /// Of a mixture: the experts' scores for each token, the output of one of them, and the sum of those of all.
+    pub(super) scores: Vec<f32>,
+    pub(super) expert: Vec<f32>,
+    pub(super) mixed: Vec<f32>,
     /// Activations as wide as an embedding, as all heads, and as the feed-forward layer.
     pub(super) embd_acts: Activations,
     pub(super) head_acts: Activations,
@@ -25,6 +29,9 @@ impl Room {
             qkv: Vec::new(),
             attention: Vec::new(),
             hidden: Vec::new(),
+            scores: Vec::new(),
+            expert: Vec::new(),
+            mixed: Vec::new(),
             embd_acts: Activations::default(),
             head_acts: Activations::default(),
             feed_acts: Activations::default(),

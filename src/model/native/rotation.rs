@@ -35,8 +35,8 @@ pub(super) fn rope(file: &GgufFile, plan: &ModelPlan) -> Result<Rope> {
     };
     let divisors = if plan.rope.frequency_factors { Some(table(FREQUENCY_FACTORS)?) } else { None };
     let pairs = match plan.architecture {
-        Architecture::Phi3 => Pairs::Halves,
         Architecture::Llama => Pairs::Interleaved,
+        Architecture::Phi2 | Architecture::Phi3 | Architecture::PhiMoe => Pairs::Halves,
     };
     Rope::new(plan.rope.dimension_count, plan.rope.freq_base.into(), pairs, &stretch, divisors.as_deref())
 }

@@ -1,8 +1,8 @@
 //! One layer of a pass, and what ends it early.
 
-use super::weights::{Layer, Linear};
+use super::weights::{Layer, Linear, NormWeights};
 use crate::error::Error;
-use crate::kernels::{Activations, Compute, Forms, Heads, Then};
+use crate::kernels::{Activations, Compute, Forms, Heads, Norm, NormKind, Then};
 
 /// What ends a pass early.
 pub(super) enum Halt {
@@ -31,11 +31,26 @@ impl Linear {
     }
 }
 
+impl NormWeights {
+    /// The rows of `values` behind this norm.
+    pub(super) fn of<'a>(&'a self, values: &'a [f32], setting: NormSetting) -> Norm<'a> {
+        let NormSetting { kind, eps } = setting;
+        Norm { kind, values, weight: &self.weight, bias: self.bias.as_deref(), eps }
+    }
+}
+
+/// What all norms of a model have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NormSetting {
+    pub(super) kind: NormKind,
+    pub(super) eps: f32,
+}
+
 /// One layer of a pass.
 pub(super) struct Step<'a> {
     pub(super) compute: &'a Compute,
     pub(super) heads: Heads,
-    pub(super) eps: f32,
+    pub(super) norms: NormSetting,
     pub(super) layer: &'a Layer,
     pub(super) number: usize,
     pub(super) stop: &'a dyn Fn() -> bool,

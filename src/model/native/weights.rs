@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::gguf::{Architecture, GgmlType, GgufFile, ModelPlan, TensorInfo, check_finite, not_finite};
 use crate::kernels::{Arena, Compute, Matrix, Memory};
 use crate::model::MemoryMode;
@@ -15,13 +15,33 @@ pub(super) struct Linear {
     pub(super) bias: Option<Vec<f32>>,
 }
 
+/// The weights of a norm.
+pub(super) struct NormWeights {
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Option<Vec<f32>>,
+}
+
 /// The weights of one layer.
 pub(super) struct Layer {
-    pub(super) attention_norm: Vec<f32>,
+    pub(super) attention_norm: NormWeights,
     /// Queries, keys and values: one matrix, or three whose outputs stand side by side.
     pub(super) qkv: Vec<Linear>,
     pub(super) attention_output: Linear,
-    pub(super) feed_norm: Vec<f32>,
+    pub(super) feed: Feed,
+}
+
+/// What follows attention in a layer, or stands beside it.
+pub(super) enum Feed {
+    /// SwiGLU behind a norm of its own.
+    Gated(NormWeights, Expert),
+    /// GELU beside attention, behind the same norm.
+    Parallel { up: Linear, down: Linear },
+    /// Experts behind a norm of their own, and the matrix that scores them.
+    Mixture { norm: NormWeights, router: Matrix, experts: Vec<Expert> },
+}
+
+/// The matrices of SwiGLU.
+pub(super) struct Expert {
     pub(super) gate: Linear,
     pub(super) up: Linear,
     pub(super) down: Linear,
@@ -32,7 +52,7 @@ pub(super) struct Weights {
     /// As the file has it: single rows are read.
     pub(super) embedding: Matrix,
     pub(super) layers: Vec<Layer>,
-    pub(super) output_norm: Vec<f32>,
+    pub(super) output_norm: NormWeights,
     pub(super) output: Linear,
 }
 
@@ -85,32 +105,53 @@ pub(super) fn load(
         loader.packed(&parts, compute, progress)?
     }
     .into_iter();
-    let mut next =
-        || matrices.next().ok_or_else(|| Error::internal("A matrix of the plan was not laid out."));
     let mut linear = |name: &str| -> Result<Linear> {
-        let bias =
-            file.header().tensor(&format!("{name}.bias")).map(|tensor| vector(file, tensor)).transpose()?;
-        Ok(Linear { matrix: next()?, bias })
+        let matrix =
+            matrices.next().ok_or_else(|| Error::internal("A matrix of the plan was not laid out."))?;
+        Ok(Linear { matrix, bias: loader.bias(name)? })
     };
     let mut layers = Vec::with_capacity(plan.n_layer);
     for number in 0..plan.n_layer {
         let name = |part: &str| format!("blk.{number}.{part}");
         let attention_norm = loader.norm(&name("attn_norm"))?;
-        let feed_norm = loader.norm(&name("ffn_norm"))?;
-        let qkv =
-            qkv_names(plan.architecture).iter().map(|part| linear(&name(part))).collect::<Result<_>>()?;
+        let qkv = loader.qkv_names(number).iter().map(|part| linear(&name(part))).collect::<Result<_>>()?;
         let attention_output = linear(&name("attn_output"))?;
-        let (mut gate, mut up) = match plan.architecture {
-            Architecture::Phi3 => (linear(&name("ffn_up"))?, linear(&name("ffn_up"))?),
-            Architecture::Llama => (linear(&name("ffn_gate"))?, linear(&name("ffn_up"))?),
+        let feed = match plan.architecture {
+            Architecture::Phi3 => {
+                let (mut gate, mut up) = (linear(&name("ffn_up"))?, linear(&name("ffn_up"))?);
+                // One bias for both halves.
+                gate.bias = gate.bias.map(|bias| bias[..plan.n_ff].to_vec());
+                up.bias = up.bias.map(|bias| bias[plan.n_ff..].to_vec());
+                Feed::Gated(
+                    loader.norm(&name("ffn_norm"))?,
+                    Expert { gate, up, down: linear(&name("ffn_down"))? },
+                )
+            }
+            Architecture::Llama => {
+                let (gate, up) = (linear(&name("ffn_gate"))?, linear(&name("ffn_up"))?);
+                Feed::Gated(
+                    loader.norm(&name("ffn_norm"))?,
+                    Expert { gate, up, down: linear(&name("ffn_down"))? },
+                )
+            }
+            Architecture::Phi2 => {
+                Feed::Parallel { up: linear(&name("ffn_up"))?, down: linear(&name("ffn_down"))? }
+            }
+            Architecture::PhiMoe => {
+                let router = linear(&name("ffn_gate_inp"))?.matrix;
+                let expert = |_| {
+                    let [gate, up, down] = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
+                    Ok(Expert {
+                        gate: linear(&name(gate))?,
+                        up: linear(&name(up))?,
+                        down: linear(&name(down))?,
+                    })
+                };
+                let experts = (0..plan.n_expert).map(expert).collect::<Result<_>>()?;
+                Feed::Mixture { norm: loader.norm(&name("ffn_norm"))?, router, experts }
+            }
         };
-        if plan.architecture == Architecture::Phi3 {
-            // One bias for both halves.
-            gate.bias = gate.bias.map(|bias| bias[..plan.n_ff].to_vec());
-            up.bias = up.bias.map(|bias| bias[plan.n_ff..].to_vec());
-        }
-        let down = linear(&name("ffn_down"))?;
-        layers.push(Layer { attention_norm, qkv, attention_output, feed_norm, gate, up, down });
+        layers.push(Layer { attention_norm, qkv, attention_output, feed });
     }
     let output = linear("output")?;
     let embedding = Part { tensor: loader.tensor(EMBEDDING)?, rows: 0..plan.vocab_size, k: plan.n_embd };
@@ -121,13 +162,6 @@ pub(super) fn load(
 const EMBEDDING: &str = "token_embd.weight";
 /// Blocks of a tensor that a thread looks at before it takes the next ones.
 const CHECKED_BLOCKS: usize = 4096;
-
-fn qkv_names(architecture: Architecture) -> &'static [&'static str] {
-    match architecture {
-        Architecture::Phi3 => &["attn_qkv"],
-        Architecture::Llama => &["attn_q", "attn_k", "attn_v"],
-    }
-}
 
 struct Loader<'a> {
     file: &'a Arc<GgufFile>,
@@ -142,24 +176,21 @@ impl<'a> Loader<'a> {
             .ok_or_else(|| Error::internal(format!("The tensor `{name}` of the plan is not in the file.")))
     }
 
-    /// The weights of a norm. One with a bias is refused: no model of these families has any.
-    fn norm(&self, name: &str) -> Result<Vec<f32>> {
-        let bias = format!("{name}.bias");
-        if self.file.header().tensor(&bias).is_some() {
-            let kind = ErrorKind::UnsupportedModel {
-                arch: Some(self.plan.architecture.name().to_owned()),
-                tensor: Some(bias.clone()),
-                quant: None,
-            };
-            return Err(Error::new(
-                kind,
-                format!(
-                    "The file has the tensor `{bias}`, and the native backend runs norms without a bias."
-                ),
-                "Choose another file of this model.",
-            ));
+    fn bias(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        let tensor = self.file.header().tensor(&format!("{name}.bias"));
+        tensor.map(|tensor| vector(self.file, tensor)).transpose()
+    }
+
+    fn norm(&self, name: &str) -> Result<NormWeights> {
+        let weight = vector(self.file, self.tensor(&format!("{name}.weight"))?)?;
+        Ok(NormWeights { weight, bias: self.bias(name)? })
+    }
+
+    fn qkv_names(&self, layer: usize) -> &'static [&'static str] {
+        match self.file.header().tensor(&format!("blk.{layer}.attn_qkv.weight")) {
+            Some(_) => &["attn_qkv"],
+            None => &["attn_q", "attn_k", "attn_v"],
         }
-        vector(self.file, self.tensor(&format!("{name}.weight"))?)
     }
 
     /// Every matrix, in the order in which [`load`] takes them.
@@ -167,30 +198,45 @@ impl<'a> Loader<'a> {
         let plan = self.plan;
         let (embd, ff) = (plan.n_embd, plan.n_ff);
         let mut parts = Vec::new();
-        let mut add = |name: String, k: usize, halves: usize| -> Result<()> {
+        // Part `number` of as many equal ones.
+        let mut add = |name: String, k: usize, number: usize, of: usize| -> Result<()> {
             let tensor = self.tensor(&name)?;
-            let rows = tensor.shape.get(1).copied().unwrap_or(1) as usize;
-            for half in 0..halves {
-                parts.push(Part { tensor, rows: half * rows / halves..(half + 1) * rows / halves, k });
-            }
+            let rows = tensor.shape.iter().skip(1).product::<u64>() as usize;
+            parts.push(Part { tensor, rows: number * rows / of..(number + 1) * rows / of, k });
             Ok(())
         };
-        for number in 0..plan.n_layer {
-            let name = |part: &str| format!("blk.{number}.{part}.weight");
-            for part in qkv_names(plan.architecture) {
-                add(name(part), embd, 1)?;
+        for layer in 0..plan.n_layer {
+            let name = |part: &str| format!("blk.{layer}.{part}.weight");
+            for part in self.qkv_names(layer) {
+                add(name(part), embd, 0, 1)?;
             }
-            add(name("attn_output"), plan.n_head * plan.head_dim, 1)?;
+            add(name("attn_output"), plan.n_head * plan.head_dim, 0, 1)?;
             match plan.architecture {
-                Architecture::Phi3 => add(name("ffn_up"), embd, 2)?,
+                Architecture::Phi3 => {
+                    add(name("ffn_up"), embd, 0, 2)?;
+                    add(name("ffn_up"), embd, 1, 2)?;
+                    add(name("ffn_down"), ff, 0, 1)?;
+                }
                 Architecture::Llama => {
-                    add(name("ffn_gate"), embd, 1)?;
-                    add(name("ffn_up"), embd, 1)?;
+                    add(name("ffn_gate"), embd, 0, 1)?;
+                    add(name("ffn_up"), embd, 0, 1)?;
+                    add(name("ffn_down"), ff, 0, 1)?;
+                }
+                Architecture::Phi2 => {
+                    add(name("ffn_up"), embd, 0, 1)?;
+                    add(name("ffn_down"), ff, 0, 1)?;
+                }
+                Architecture::PhiMoe => {
+                    add(name("ffn_gate_inp"), embd, 0, 1)?;
+                    for expert in 0..plan.n_expert {
+                        add(name("ffn_gate_exps"), embd, expert, plan.n_expert)?;
+                        add(name("ffn_up_exps"), embd, expert, plan.n_expert)?;
+                        add(name("ffn_down_exps"), ff, expert, plan.n_expert)?;
+                    }
                 }
             }
-            add(name("ffn_down"), ff, 1)?;
         }
-        add(if plan.tied_embeddings { EMBEDDING } else { "output.weight" }.to_owned(), embd, 1)?;
+        add(if plan.tied_embeddings { EMBEDDING } else { "output.weight" }.to_owned(), embd, 0, 1)?;
         Ok(parts)
     }
 
