@@ -342,7 +342,7 @@ def tiny(
     """A whole model of random weights, sound in every respect. `dtype` is the type of its matrices, any of
     `gguf_blocks.WEIGHTS` (row lengths must be whole blocks); `mix` names others, for example `{"ffn_down": "Q6_K"}`, by
     the names of the `phi3` tensors; norms and routers are F32. `biases` gives every layer's matrices one; see
-    `stretch`. `fused` keeps q, k and v of `phi2` in one tensor. `vocab` is a number of embeddings beyond the tokens'."""
+    `stretch`. `fused` keeps q, k and v of `phi2` in one tensor. `vocab` asks for more embeddings than tokens."""
     head_dim = embd // heads if head_dim is None else head_dim
     rope_dim = head_dim if rope_dim is None else rope_dim
     tokens, scores, types = vocabulary()

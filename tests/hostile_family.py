@@ -99,7 +99,6 @@ PHIMOE: dict[str, Damage] = {
     "norm without its bias": lambda g: g.drop("blk.1.ffn_norm.bias"),
     "two epsilons": lambda g: g.set("phimoe.attention.layer_norm_epsilon", "f32", 1e-3),
     "no epsilon": lambda g: g.drop("phimoe.attention.layer_norm_rms_epsilon"),
-    "a feed-forward block beside the experts, as phi3": _rename("phimoe", "phi3"),
 }
 
 #: What `phimoe` files may ask for and no backend does.
@@ -109,6 +108,7 @@ PHIMOE_OTHERS: dict[str, Damage] = {
     "shared experts": lambda g: g.set("phimoe.expert_shared_count", "u32", 1),
     "another gate": lambda g: g.set("phimoe.expert_gating_func", "u32", 2),
     "weights that add up to one": lambda g: g.set("phimoe.expert_weights_norm", "bool", True),
+    "experts of a phi3 file": _rename("phimoe", "phi3"),
     "biases of experts": lambda g: g.add("blk.0.ffn_gate_exps.bias", [128, 4]),
     "experts of i32": _retype("blk.0.ffn_down_exps.weight", "I32"),
 }
