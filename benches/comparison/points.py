@@ -86,7 +86,7 @@ def _batch(sequences: int) -> Measure:
 #: In the order in which they are taken. Contexts are means: decoding goes from a little before to a little after.
 MEASURES = (
     Measure("prefill-512", PHI, "prefill", {"tokens": 512}, without={OPENVINO: NO_PHI}),
-    Measure("decode-128", PHI, "decode", {"depth": 120, "tokens": 16}, without={OPENVINO: NO_PHI}),
+    Measure("decode-128", PHI, "decode", {"depth": 128, "tokens": 16}, without={OPENVINO: NO_PHI}),
     Measure("decode-2048", PHI, "decode", {"depth": 2040, "tokens": 16}, without=_UP_TO_2048),
     Measure("decode-4096", PHI, "decode", {"depth": 4072, "tokens": 16}, without=_UP_TO_2048),
     Measure(
@@ -101,7 +101,7 @@ MEASURES = (
     Measure("prefill-512-1", PHI, "prefill", {"tokens": 512}, one_thread=True, engines=(PHICANDLE, LLAMA)),
     Measure("prefill-512-avx2", PHI, "prefill", {"tokens": 512}, _TIER, engines=(PHICANDLE, LLAMA)),
     Measure(
-        "decode-128-avx2", PHI, "decode", {"depth": 120, "tokens": 16}, _TIER, engines=(PHICANDLE, LLAMA)
+        "decode-128-avx2", PHI, "decode", {"depth": 128, "tokens": 16}, _TIER, engines=(PHICANDLE, LLAMA)
     ),
     Measure("load-repack", PHI, "open", {}, {"memory": "repack"}, without={OPENVINO: NO_PHI}),
     Measure("load-mmap", PHI, "open", {}, {"memory": "mmap"}, engines=(PHICANDLE, LLAMA)),

@@ -26,7 +26,7 @@ mod scratch;
 mod simd;
 mod worker;
 
-pub(crate) use attention::{AttentionPlan, Heads, KvCache, KvShape, Rows, Run};
+pub(crate) use attention::{AttentionPlan, Heads, KV_BLOCK, KvCache, KvShape, Rows, Run, Spare};
 pub(crate) use libm_exp::exp_below;
 pub(crate) use matmul::{
     Activations, Copied, Forms, Gelu, Matrix, Memory, Norm, Picked, Then, family, is_weight,

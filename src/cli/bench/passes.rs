@@ -67,6 +67,12 @@ impl<'a> Passes<'a> {
         }
         let mut times = Times::default();
         let mut position = station.depth;
+        if station.generate > 0 {
+            // Outside the clock: at a full block it takes the memory for the next positions, all sequences at once.
+            let runs = (0..station.batch).map(|slot| (slot, self.ids(1))).collect();
+            self.pass(position, runs)?;
+            position += 1;
+        }
         for _ in 0..station.generate {
             let runs = (0..station.batch).map(|slot| (slot, self.ids(1))).collect();
             times.generate += self.pass(position, runs)?;
@@ -187,9 +193,10 @@ mod tests {
         let station = Station { batch: 3, depth: 8, generate: 4, verify: 0 };
         let times = Passes::new(&mut model, GO_ON).visit(&station).unwrap();
         assert!(times.generate > 0.0 && times.verify == 0.0 && times.step == 0.0, "{times:?}");
-        let expected = [vec![vec![8]; 3], vec![vec![1, 1, 1]; 4]].concat();
+        // One pass outside the clock, then four.
+        let expected = [vec![vec![8]; 3], vec![vec![1, 1, 1]; 1 + 4]].concat();
         assert_eq!(model.passes, expected);
-        assert_eq!((model.rows, model.held), (3 + 3 * 4, vec![0; 3]));
+        assert_eq!((model.rows, model.held), (3 + 3 * (1 + 4), vec![0; 3]));
     }
 
     #[test]
@@ -198,7 +205,7 @@ mod tests {
         let station = Station { batch: 1, depth: 0, generate: 2, verify: 5 };
         let times = Passes::new(&mut model, GO_ON).visit(&station).unwrap();
         assert!(times.verify > 0.0 && times.step > 0.0);
-        let lengths = [vec![1; 2], [5, 1].repeat(CHECKS)].concat();
+        let lengths = [vec![1; 1 + 2], [5, 1].repeat(CHECKS)].concat();
         let expected: Vec<Vec<usize>> = lengths.into_iter().map(|length| vec![length]).collect();
         assert_eq!(model.passes, expected);
     }
@@ -209,7 +216,7 @@ mod tests {
         let station = Station { batch: 3, depth: 80, generate: 9, verify: 0 };
         let plan = Plan { prompts: vec![4, 40], stations: vec![station], ..Plan::default() };
         Passes::new(&mut model, GO_ON).warm_up(&plan).unwrap();
-        assert_eq!(model.passes, [vec![8], vec![1, 1, 1], vec![1, 1, 1]]);
+        assert_eq!(model.passes, [vec![8], vec![1, 1, 1], vec![1, 1, 1], vec![1, 1, 1]]);
         assert_eq!(model.held, [0, 0, 0]);
     }
 

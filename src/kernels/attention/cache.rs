@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::{ALIGNMENT, Arena};
 use super::dtype::KvDtype;
+use super::spare::Spare;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Positions of a block: block `b` holds positions `64 b` to `64 b + 63`, whatever the sequence.
@@ -25,7 +26,8 @@ pub(crate) struct KvShape {
     pub(crate) dtype: KvDtype,
 }
 
-/// Where the parts of one head of one layer of a block are: byte offsets, multiples of 64. All of it is zero at first.
+/// Where the parts of one head of one layer of a block are: byte offsets, multiples of 64. What is beyond `head_dim` is zero;
+/// the rest, until it is written, is zero or what another sequence of the model left there.
 ///
 /// F16: keys are `[head_dim][64 positions]`, values `[64 positions][width]`, f16.
 /// Q8: keys are `[quads][64 positions][4 elements]`, bytes `q + 128`; values `[64 positions][width]`, i8; both have
@@ -44,7 +46,11 @@ pub(super) struct Layout {
 
 /// The keys and values of 64 positions, in all layers and heads.
 #[derive(Debug)]
-pub(crate) struct KvBlock(Arena);
+pub(crate) struct KvBlock {
+    /// Taken out when the block is dropped.
+    memory: Option<Arena>,
+    spare: Arc<Spare>,
+}
 
 /// The keys and values of one sequence. A clone shares the blocks until one of the two writes to them.
 #[derive(Debug, Clone)]
@@ -52,6 +58,7 @@ pub(crate) struct KvCache {
     shape: KvShape,
     blocks: Vec<Arc<KvBlock>>,
     len: usize,
+    spare: Arc<Spare>,
 }
 
 impl KvShape {
@@ -92,10 +99,10 @@ impl KvShape {
 }
 
 impl KvBlock {
-    fn new(shape: &KvShape) -> Result<Self> {
+    fn new(shape: &KvShape, spare: &Arc<Spare>) -> Result<Self> {
         let bytes = shape.block_bytes().unwrap_or(usize::MAX);
-        match Arena::new(bytes) {
-            Ok(memory) => Ok(Self(memory)),
+        match spare.take(bytes) {
+            Ok(memory) => Ok(Self { memory: Some(memory), spare: Arc::clone(spare) }),
             Err(error) if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) => Err(Error::new(
                 ErrorKind::OutOfMemory { needed: bytes as u64, available: 0 },
                 format!(
@@ -108,18 +115,31 @@ impl KvBlock {
         }
     }
 
+    /// All bytes.
+    fn bytes(&self) -> &[u8] {
+        self.memory.as_deref().unwrap_or_default()
+    }
+
     /// All bytes, to write.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        self.memory.as_deref_mut().unwrap_or_default()
+    }
+}
+
+impl Drop for KvBlock {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.take() {
+            self.spare.give(memory);
+        }
     }
 }
 
 impl KvCache {
-    /// An empty cache, which takes no memory yet.
+    /// An empty cache, which takes no memory yet. What its blocks take comes from `spare`, and goes back there.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] for a shape without layers or heads, or with heads of more than 512 elements or of an odd number.
-    pub(crate) fn new(shape: KvShape) -> Result<Self> {
+    pub(crate) fn new(shape: KvShape, spare: &Arc<Spare>) -> Result<Self> {
         if shape.layers == 0
             || shape.kv_heads == 0
             || shape.head_dim == 0
@@ -131,7 +151,7 @@ impl KvCache {
                 shape.layers, shape.kv_heads, shape.head_dim
             )));
         }
-        Ok(Self { shape, blocks: Vec::new(), len: 0 })
+        Ok(Self { shape, blocks: Vec::new(), len: 0, spare: Arc::clone(spare) })
     }
 
     /// What its blocks are made of.
@@ -151,7 +171,7 @@ impl KvCache {
 
     /// Bytes of its blocks, shared ones included.
     pub(crate) fn bytes(&self) -> usize {
-        self.blocks.iter().map(|block| block.0.len()).sum()
+        self.blocks.iter().map(|block| block.bytes().len()).sum()
     }
 
     /// Makes room for positions up to `end`, so that those from `start` on may be written: blocks that another cache shares
@@ -161,12 +181,12 @@ impl KvCache {
     /// [`ErrorKind::OutOfMemory`] when the system refuses; the cache is as useful as before.
     pub(crate) fn reserve(&mut self, start: usize, end: usize) -> Result<()> {
         while self.capacity() < end {
-            self.blocks.push(Arc::new(KvBlock::new(&self.shape)?));
+            self.blocks.push(Arc::new(KvBlock::new(&self.shape, &self.spare)?));
         }
         for block in self.blocks.iter_mut().take(end.div_ceil(BLOCK)).skip(start / BLOCK) {
             if Arc::get_mut(block).is_none() {
-                let mut own = KvBlock::new(&self.shape)?;
-                own.0.copy_from_slice(&block.0);
+                let mut own = KvBlock::new(&self.shape, &self.spare)?;
+                own.bytes_mut().copy_from_slice(block.bytes());
                 *block = Arc::new(own);
             }
         }
@@ -191,7 +211,7 @@ impl KvCache {
 
     /// The bytes of one head in block `block`.
     pub(super) fn head(&self, block: usize, layer: usize, head: usize) -> &[u8] {
-        &self.blocks[block].0[self.shape.head(layer, head)]
+        &self.blocks[block].bytes()[self.shape.head(layer, head)]
     }
 
     /// Blocks to write to; an error when one is shared or missing.
@@ -211,6 +231,10 @@ const _: () = assert!((BLOCK * 2).is_multiple_of(ALIGNMENT) && (BLOCK * 4).is_mu
 mod tests {
     use super::*;
 
+    fn cache(shape: KvShape) -> Result<KvCache> {
+        KvCache::new(shape, &Arc::new(Spare::new(4)))
+    }
+
     fn shape(head_dim: usize, dtype: KvDtype) -> KvShape {
         KvShape { layers: 2, kv_heads: 3, head_dim, dtype }
     }
@@ -220,7 +244,7 @@ mod tests {
         let phi = |dtype| KvShape { layers: 32, kv_heads: 32, head_dim: 96, dtype };
         assert_eq!(phi(KvDtype::F16).bytes(64), Some(64 * 393_216));
         assert_eq!(phi(KvDtype::Q8).bytes(65), Some(2 * 64 * 32 * 32 * 2 * (96 + 4)));
-        let mut cache = KvCache::new(phi(KvDtype::Q8)).unwrap();
+        let mut cache = self::cache(phi(KvDtype::Q8)).unwrap();
         assert_eq!((cache.bytes(), cache.capacity(), cache.len()), (0, 0, 0));
         cache.reserve(0, 65).unwrap();
         assert_eq!(Some(cache.bytes()), cache.shape().bytes(65));
@@ -243,7 +267,7 @@ mod tests {
 
     #[test]
     fn memory_grows_and_shrinks_with_the_sequence() {
-        let mut cache = KvCache::new(shape(8, KvDtype::F16)).unwrap();
+        let mut cache = self::cache(shape(8, KvDtype::F16)).unwrap();
         cache.reserve(0, 64).unwrap();
         cache.set_len(64);
         cache.reserve(64, 65).unwrap();
@@ -259,7 +283,7 @@ mod tests {
 
     #[test]
     fn shared_blocks_are_copied_before_they_are_written() {
-        let mut one = KvCache::new(shape(8, KvDtype::F16)).unwrap();
+        let mut one = cache(shape(8, KvDtype::F16)).unwrap();
         one.reserve(0, 130).unwrap();
         one.set_len(130);
         one.blocks_mut(0..3).unwrap().for_each(|block| block.bytes_mut().fill(1));
@@ -267,7 +291,8 @@ mod tests {
         assert!(two.blocks_mut(2..3).is_err(), "not before a reserve");
         two.reserve(130, 131).unwrap();
         two.blocks_mut(2..3).unwrap().for_each(|block| block.bytes_mut()[0] = 2);
-        assert_eq!((one.blocks[2].0[0], two.blocks[2].0[0], two.blocks[2].0[1]), (1, 2, 1));
+        let byte = |cache: &KvCache, at: usize| cache.blocks[2].bytes()[at];
+        assert_eq!((byte(&one, 0), byte(&two, 0), byte(&two, 1)), (1, 2, 1));
         assert!(Arc::ptr_eq(&one.blocks[1], &two.blocks[1]));
         assert!(two.blocks_mut(3..4).is_err(), "there is no such block");
     }
@@ -275,11 +300,10 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         for head_dim in [0, 7, 514] {
-            assert!(KvCache::new(shape(head_dim, KvDtype::F16)).is_err());
+            assert!(cache(shape(head_dim, KvDtype::F16)).is_err());
         }
         let mut huge =
-            KvCache::new(KvShape { layers: 1 << 40, kv_heads: 1 << 20, head_dim: 64, dtype: KvDtype::F16 })
-                .unwrap();
+            cache(KvShape { layers: 1 << 40, kv_heads: 1 << 20, head_dim: 64, dtype: KvDtype::F16 }).unwrap();
         let error = huge.reserve(0, 1).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::OutOfMemory { .. }));
     }

@@ -10,14 +10,16 @@ mod dtype;
 mod product;
 mod quantised;
 mod softmax;
+mod spare;
 #[cfg(test)]
 mod tests;
 mod tile;
 
 use append::{Append, Piece};
 use cache::BLOCK;
-pub(crate) use cache::{KvCache, KvShape};
+pub(crate) use cache::{BLOCK as KV_BLOCK, KvCache, KvShape};
 pub use dtype::KvDtype;
+pub(crate) use spare::Spare;
 use tile::{Context, DIRECT, TILE, Tile};
 
 use super::rope::Rotation;

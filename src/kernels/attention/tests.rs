@@ -2,6 +2,8 @@
 
 mod speed;
 
+use std::sync::Arc;
+
 use half::f16;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -75,7 +77,8 @@ impl Sequence {
 
     fn cache(&self) -> KvCache {
         let Heads { n_kv_head: kv_heads, head_dim, .. } = self.heads;
-        KvCache::new(KvShape { layers: 2, kv_heads, head_dim, dtype: self.dtype }).unwrap()
+        let shape = KvShape { layers: 2, kv_heads, head_dim, dtype: self.dtype };
+        KvCache::new(shape, &Arc::new(Spare::new(usize::MAX))).unwrap()
     }
 
     /// The results of all positions, as layer 1 of 2.
@@ -279,7 +282,7 @@ fn sequences_of_a_batch_do_not_touch_each_other() {
     }
 }
 
-/// What a sequence leaves behind when it is cut back is not seen by what comes next.
+/// What a sequence leaves behind when it is cut back, or in memory that is used again, is not seen by what comes next.
 #[test]
 fn stale_positions_are_not_seen() {
     let heads = heads(2, 1, 32, None);

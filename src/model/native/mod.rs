@@ -18,11 +18,15 @@ pub use plan::{Needs, memory};
 use super::{Batch, Forward, KvDtype, Limits, Logits, MemoryMode};
 use crate::error::Result;
 use crate::gguf::{GgufFile, ModelPlan};
-use crate::kernels::{Compute, CpuInfo, Isa, KvCache, KvShape, default_threads};
+use crate::kernels::{Compute, CpuInfo, Isa, KV_BLOCK, KvCache, KvShape, Spare, default_threads};
 use pass::Pass;
 
 /// Most tokens of a pass: a panel of weights is unpacked once for all of them, and more would gain nothing.
 const RUN_TOKENS: usize = 512;
+
+/// The part of the memory planned for keys and values that stays with the model when no sequence uses it: one block of so many,
+/// and one for each slot at least.
+const SPARE_SHARE: usize = 4;
 
 /// How to run a model with this backend.
 #[derive(Debug, Clone)]
@@ -74,9 +78,12 @@ impl NativeBackend {
             head_dim: plan.head_dim,
             dtype: options.kv_dtype,
         };
-        let caches = (0..options.slots.max(1)).map(|_| KvCache::new(shape)).collect::<Result<_>>()?;
+        let slots = options.slots.max(1);
+        let planned = options.context_length.div_ceil(KV_BLOCK);
+        let spare = Arc::new(Spare::new((planned / SPARE_SHARE).max(slots.min(planned))));
+        let caches = (0..slots).map(|_| KvCache::new(shape, &spare)).collect::<Result<_>>()?;
         let limits = Limits {
-            slots: options.slots.max(1),
+            slots,
             run_tokens: RUN_TOKENS,
             context_length: options.context_length,
             kv_tokens: options.context_length,

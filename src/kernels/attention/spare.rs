@@ -1,0 +1,55 @@
+//! Memory that blocks of keys and values have given back, for the next ones.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::super::Arena;
+use crate::error::Result;
+
+/// Memory for the blocks of one model, all of one size. Fresh memory from the system costs a fault for each page, which a
+/// machine that has lent its memory elsewhere makes slow: a step in which many sequences begin a block would wait for it.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    arenas: Mutex<Vec<Arena>>,
+    most: usize,
+}
+
+impl Spare {
+    /// Keeps at most `most` blocks' memory.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { arenas: Mutex::default(), most }
+    }
+
+    /// Memory of `bytes` bytes: zero, or as a block of the same model left it.
+    ///
+    /// # Errors
+    /// Those of [`Arena::new`].
+    pub(super) fn take(&self, bytes: usize) -> Result<Arena> {
+        let kept = self.arenas.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.map_or_else(|| Arena::new(bytes), Ok)
+    }
+
+    /// Takes a block's memory back, and keeps it if there is room.
+    pub(super) fn give(&self, arena: Arena) {
+        let mut arenas = self.arenas.lock().unwrap_or_else(PoisonError::into_inner);
+        if arenas.len() < self.most {
+            arenas.push(arena);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_are_kept_and_given_out_again() {
+        let spare = Spare::new(2);
+        let mut arenas: Vec<_> = (0..3).map(|_| spare.take(64).unwrap()).collect();
+        for (arena, mark) in arenas.iter_mut().zip(1..) {
+            arena[0] = mark;
+        }
+        arenas.into_iter().for_each(|arena| spare.give(arena));
+        let marks: Vec<u8> = (0..3).map(|_| spare.take(64).unwrap()[0]).collect();
+        assert_eq!(marks, [2, 1, 0], "two as they were left, then fresh ones");
+    }
+}
