@@ -236,7 +236,7 @@ fn read_experts(keys: &Keys<'_>, architecture: Architecture) -> Result<(usize, u
         if used != 2 {
             let name = keys.name(USED);
             return Err(keys.unsupported(format!(
-                "`{name}` is {used}; the router of these models chooses two experts."
+                "The metadata key `{name}` is {used}; the router of these models chooses two experts."
             )));
         }
         return Ok((experts, used));
@@ -246,7 +246,7 @@ fn read_experts(keys: &Keys<'_>, architecture: Architecture) -> Result<(usize, u
         experts => {
             let name = keys.name(ALL);
             Err(keys.unsupported(format!(
-                "`{name}` is {experts}, and only `phimoe` models may be mixtures of experts."
+                "The metadata key `{name}` is {experts}, and only `phimoe` models may be mixtures of experts."
             )))
         }
     }
