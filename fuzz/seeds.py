@@ -20,7 +20,8 @@ def smallest(arch: str) -> Gguf:
     for key in ("block_count", "attention.head_count", "attention.head_count_kv"):
         file.set(f"{arch}.{key}", "u32", 1)
     file.set(f"{arch}.context_length", "u32", 32)
-    file.set(f"{arch}.attention.layer_norm_rms_epsilon", "f32", 1e-5)
+    rms = "" if arch == "phi2" else "rms_"
+    file.set(f"{arch}.attention.layer_norm_{rms}epsilon", "f32", 1e-5)
     file.set("tokenizer.ggml.model", "str", "llama")
     file.set("tokenizer.ggml.tokens", "[str]", ["<unk>", "<s>", "</s>", "<0x0A>", "a", "b"])
     file.set("tokenizer.ggml.scores", "[f32]", [0.0] * ROWS).set(
@@ -30,14 +31,36 @@ def smallest(arch: str) -> Gguf:
     file.add("token_embd.weight", [WIDTH, ROWS], "F16").add("output_norm.weight", [WIDTH])
     file.add("output.weight", [WIDTH, ROWS], "F16")
     for name in ("attn_norm", "ffn_norm"):
-        file.add(f"blk.0.{name}.weight", [WIDTH])
-    if arch == "phi3":
+        if (arch, name) != ("phi2", "ffn_norm"):
+            file.add(f"blk.0.{name}.weight", [WIDTH])
+    if arch == "phimoe":
+        return experts(file)
+    if arch == "phi2":
+        names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down")
+        shapes = dict.fromkeys(names, WIDTH)
+        for name in ("output_norm", "blk.0.attn_norm", *(f"blk.0.{name}" for name in names)):
+            file.add(f"{name}.bias", [WIDTH])
+        file.add("output.bias", [ROWS])
+    elif arch == "phi3":
         shapes = {"attn_qkv": 3 * WIDTH, "attn_output": WIDTH, "ffn_up": 2 * WIDTH, "ffn_down": WIDTH}
     else:
         names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
         shapes = dict.fromkeys(names, WIDTH)
     for name, rows in shapes.items():
         file.add(f"blk.0.{name}.weight", [WIDTH, rows], "F16")
+    return file
+
+
+def experts(file: Gguf) -> Gguf:
+    """The layer of a mixture of two experts."""
+    file.set("phimoe.expert_count", "u32", 2).set("phimoe.expert_used_count", "u32", 2)
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        file.add(f"{name}.bias", [WIDTH])
+    for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+        file.add(f"blk.0.{name}.weight", [WIDTH, WIDTH], "F16")
+    file.add("blk.0.ffn_gate_inp.weight", [WIDTH, 2])
+    for name in ("gate", "up", "down"):
+        file.add(f"blk.0.ffn_{name}_exps.weight", [WIDTH, WIDTH, 2], "F16")
     return file
 
 
@@ -72,6 +95,8 @@ def seeds() -> dict[str, bytes]:
     files = {
         "phi3": smallest("phi3"),
         "llama": smallest("llama"),
+        "phi2": smallest("phi2"),
+        "phimoe": smallest("phimoe"),
         "longrope": longrope,
         "yarn": yarn,
         "biased": biased,

@@ -6,13 +6,14 @@ Only the standard library is used, and the bytes depend on the arguments alone::
 
     write_tiny(tmp_path / "tiny.gguf")                          # a whole `phi3` model of random weights
     write_tiny(tmp_path / "tiny.gguf", arch="llama", dtype="Q8_0", layers=3)
+    write_tiny(tmp_path / "tiny.gguf", arch="phi2", fused=True)    # or "phimoe", experts=5
     write_tiny(tmp_path / "tiny.gguf", dtype="Q4_K", embd=256, ff=512, mix={"ffn_down": "Q6_K"}, scaling="yarn")
     file = tiny()
     file.set("phi3.block_count", "u32", 0)                      # a lie
     file.write(tmp_path / "bad.gguf")
 
 The `llama` model holds the same weights as the `phi3` one (q, k, v and gate, up apart; the rows of q and k in the order
-of interleaved rope), so both must give the same text.
+of interleaved rope), so both must give the same text. Names and keys are those that llama.cpp's converter writes.
 """
 
 from __future__ import annotations
@@ -215,10 +216,25 @@ def vocabulary() -> tuple[list[str], list[float], list[int]]:
 Matrix = list[list[float]]
 
 
+#: Architectures whose norms subtract the mean and have a bias.
+LAYER_NORM = ("phi2", "phimoe")
+
+
 @functools.lru_cache(maxsize=8)
 def _weights(
-    seed: int, layers: int, embd: int, heads: int, kv_heads: int, head_dim: int, ff: int, vocab: int
+    kind: str,
+    seed: int,
+    layers: int,
+    embd: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    ff: int,
+    vocab: int,
+    experts: int,
 ) -> dict[str, Matrix]:
+    """The matrices of a model, q, k and v in one. `kind` is "phi2", "phimoe", or "phi3", for `llama` too, where gate
+    and up are one matrix. The experts' matrices stand below each other."""
     numbers = random.Random(seed)
 
     def matrix(rows: int, columns: int) -> Matrix:
@@ -234,11 +250,34 @@ def _weights(
             f"blk.{layer}.attn_norm": norm(),
             f"blk.{layer}.attn_qkv": matrix((heads + 2 * kv_heads) * head_dim, embd),
             f"blk.{layer}.attn_output": matrix(embd, heads * head_dim),
-            f"blk.{layer}.ffn_norm": norm(),
-            f"blk.{layer}.ffn_up": matrix(2 * ff, embd),
-            f"blk.{layer}.ffn_down": matrix(embd, ff),
         }
+        if kind != "phi2":
+            weights[f"blk.{layer}.ffn_norm"] = norm()
+        if kind == "phimoe":
+            weights |= {
+                f"blk.{layer}.ffn_gate_inp": matrix(experts, embd),
+                f"blk.{layer}.ffn_gate_exps": matrix(experts * ff, embd),
+                f"blk.{layer}.ffn_up_exps": matrix(experts * ff, embd),
+                f"blk.{layer}.ffn_down_exps": matrix(experts * embd, ff),
+            }
+        else:
+            weights |= {
+                f"blk.{layer}.ffn_up": matrix(ff if kind == "phi2" else 2 * ff, embd),
+                f"blk.{layer}.ffn_down": matrix(embd, ff),
+            }
     return weights | {"output_norm": norm(), "output": matrix(vocab, embd)}
+
+
+def _has_bias(arch: str, stem: str, biases: bool) -> bool:
+    """Whether the tensor of `_weights` has a bias in the published models, or where it may have one and should."""
+    last = stem.rpartition(".")[2]
+    if last.endswith("norm"):
+        return arch in LAYER_NORM
+    if arch == "phi2":
+        return last != "token_embd"
+    if arch == "phimoe":
+        return last == "output" or last.startswith("attn")
+    return biases and stem.startswith("blk")
 
 
 Row = TypeVar("Row")
@@ -296,10 +335,14 @@ def tiny(
     tied: bool = False,
     tokenizer: bool = True,
     name: str = "tiny",
+    experts: int = 4,
+    fused: bool = False,
+    vocab: int | None = None,
 ) -> Gguf:
     """A whole model of random weights, sound in every respect. `dtype` is the type of its matrices, any of
     `gguf_blocks.WEIGHTS` (row lengths must be whole blocks); `mix` names others, for example `{"ffn_down": "Q6_K"}`, by
-    the names of the `phi3` tensors; norms are F32. `biases` gives every layer's matrices one; see `stretch`."""
+    the names of the `phi3` tensors; norms and routers are F32. `biases` gives every layer's matrices one; see
+    `stretch`. `fused` keeps q, k and v of `phi2` in one tensor. `vocab` asks for more embeddings than tokens."""
     head_dim = embd // heads if head_dim is None else head_dim
     rope_dim = head_dim if rope_dim is None else rope_dim
     tokens, scores, types = vocabulary()
@@ -315,7 +358,10 @@ def tiny(
         "rope.dimension_count": rope_dim,
     }.items():
         file.set(f"{arch}.{key}", "u32", value)
-    file.set(f"{arch}.attention.layer_norm_rms_epsilon", "f32", eps)
+    rms = "" if arch == "phi2" else "rms_"
+    file.set(f"{arch}.attention.layer_norm_{rms}epsilon", "f32", eps)
+    if arch == "phimoe":
+        file.set("phimoe.expert_count", "u32", experts).set("phimoe.expert_used_count", "u32", 2)
     if head_dim * heads != embd:
         file.set(f"{arch}.attention.key_length", "u32", head_dim)
         file.set(f"{arch}.attention.value_length", "u32", head_dim)
@@ -339,45 +385,62 @@ def tiny(
     if template is not None:
         file.set("tokenizer.chat_template", "str", template)
 
-    def shape(rows: int, columns: int) -> list[int]:
+    def shape(name: str, rows: int, columns: int) -> list[int]:
+        if name.endswith("_exps"):
+            return [columns, rows // experts, experts]
         return [columns, rows] if min(rows, columns) > 1 else [rows * columns]
 
     def add(stem: str, rows: list[bytes], kind: str, columns: int, suffix: str = "weight") -> None:
-        for part, split in _split(arch, stem, rows, heads, kv_heads, rope_dim):
-            file.add(f"{part}.{suffix}", shape(len(split), columns), kind, b"".join(split))
+        for part, split in _split(arch, stem, rows, heads, kv_heads, rope_dim, fused):
+            file.add(f"{part}.{suffix}", shape(part, len(split), columns), kind, b"".join(split))
 
     numbers = random.Random(seed + 1)
-    for stem, rows in _weights(seed, layers, embd, heads, kv_heads, head_dim, ff, len(tokens)).items():
+    sizes = (seed, layers, embd, heads, kv_heads, head_dim, ff, len(tokens), experts)
+    for stem, rows in _weights("phi3" if arch == "llama" else arch, *sizes).items():
         last, columns = stem.rpartition(".")[2], len(rows[0])
         if last == "output" and tied:
             continue
-        kind = "F32" if last.endswith("norm") else (mix or {}).get(last, dtype)
+        kind = "F32" if last.endswith(("norm", "ffn_gate_inp")) else dtype
+        kind = (mix or {}).get(last, kind)
+        if vocab is not None and last in ("token_embd", "output"):
+            rows = _more_rows(rows, vocab)
         if is_random(kind):
             spread = columns**-0.5
             add(stem, [random_row(columns, kind, spread, numbers) for _ in rows], kind, columns)
         else:
             add(stem, [encode(row, kind) for row in rows], kind, columns)
-        if biases and stem.startswith("blk") and not last.endswith("norm"):
-            add(stem, [encode([numbers.gauss(0.0, 0.1)], "F32") for _ in rows], "F32", 1, "bias")
+        if _has_bias(arch, stem, biases):
+            # The weights of a norm are one row.
+            count = columns if last.endswith("norm") else len(rows)
+            add(stem, [encode([numbers.gauss(0.0, 0.1)], "F32") for _ in range(count)], "F32", 1, "bias")
     return file
 
 
+def _more_rows(rows: Matrix, count: int) -> Matrix:
+    """`count` rows that all differ, made of a few by turning them: quickly, where there are many."""
+    given, columns = len(rows), len(rows[0])
+    turned = []
+    for i in range(count):
+        row, by = rows[i % given], i // given % columns
+        turned.append(row[by:] + row[:by])
+    return turned
+
+
 def _split(
-    arch: str, stem: str, rows: list[Row], heads: int, kv_heads: int, rope_dim: int
+    arch: str, stem: str, rows: list[Row], heads: int, kv_heads: int, rope_dim: int, fused: bool
 ) -> list[tuple[str, list[Row]]]:
-    """The tensors of one architecture for one of Phi-3's."""
-    if arch == "phi3":
+    """The tensors of one architecture for one of `_weights`."""
+    if arch == "phi3" or (arch == "phi2" and fused):
         return [(stem, rows)]
     layer = stem.rpartition(".")[0]
     if stem.endswith("attn_qkv"):
         head_dim = len(rows) // (heads + 2 * kv_heads)
         first, second = heads * head_dim, (heads + kv_heads) * head_dim
-        return [
-            (f"{layer}.attn_q", interleave(rows[:first], heads, rope_dim)),
-            (f"{layer}.attn_k", interleave(rows[first:second], kv_heads, rope_dim)),
-            (f"{layer}.attn_v", rows[second:]),
-        ]
-    if stem.endswith("ffn_up"):
+        q, k, v = rows[:first], rows[first:second], rows[second:]
+        if arch == "llama":
+            q, k = interleave(q, heads, rope_dim), interleave(k, kv_heads, rope_dim)
+        return [(f"{layer}.attn_q", q), (f"{layer}.attn_k", k), (f"{layer}.attn_v", v)]
+    if stem.endswith("ffn_up") and arch == "llama":
         half = len(rows) // 2
         return [(f"{layer}.ffn_gate", rows[:half]), (f"{layer}.ffn_up", rows[half:])]
     return [(stem, rows)]

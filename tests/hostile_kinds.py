@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import hostile_family as family
 from gguf_files import DTYPES, Gguf, Key, Tensor, array, scalar, sound, text, vocabulary
 from hostile_templates import TEMPLATES
 
@@ -445,9 +446,7 @@ OTHER_TOKENIZERS: dict[str, Damage] = {
 
 #: Other files of models, which this build does not run.
 OTHER_MODELS: dict[str, Damage] = {
-    "architecture phi2": lambda g: g.set("general.architecture", "str", "phi2"),
     "architecture gemma3": lambda g: g.set("general.architecture", "str", "gemma3"),
-    "architecture phimoe": lambda g: g.set("general.architecture", "str", "phimoe"),
     "architecture empty": lambda g: g.set("general.architecture", "str", ""),
     "architecture of a megabyte": lambda g: g.set("general.architecture", "str", "x" * 2**20),  # cg10
     "architecture with control characters": lambda g: g.set("general.architecture", "str", "\x1b[2Jphi3\r\n"),
@@ -553,7 +552,21 @@ def _hole() -> tuple[Gguf, int]:
 def _kinds() -> list[Kind]:
     kinds = [Kind(name, CORRUPT, damage) for name, damage in (CONTAINER | MODEL | VOCABULARY).items()]
     kinds += [Kind(f"llama: {name}", CORRUPT, damage, arch="llama") for name, damage in LLAMA.items()]
-    kinds += [Kind(name, UNSUPPORTED, damage) for name, damage in OTHER_MODELS.items()]
+    kinds += [Kind(f"phi2: {name}", CORRUPT, damage, arch="phi2") for name, damage in family.PHI2.items()]
+    kinds += [
+        Kind(f"phimoe: {name}", CORRUPT, damage, arch="phimoe") for name, damage in family.PHIMOE.items()
+    ]
+    kinds += [
+        Kind(f"phimoe: {name}", UNSUPPORTED, damage, arch="phimoe")
+        for name, damage in family.PHIMOE_OTHERS.items()
+    ]
+    others = OTHER_MODELS | family.CHANGES
+    kinds += [Kind(name, UNSUPPORTED, damage) for name, damage in others.items()]
+    for arch in ("phi2", "phimoe"):
+        kinds += [
+            Kind(f"{arch}: {name}", UNSUPPORTED, damage, arch, candle=True, generates=True)
+            for name, damage in family.SOUND.items()
+        ]
     kinds += [Kind(name, UNSUPPORTED, damage, candle=True, generates=True) for name, damage in CANDLE.items()]
     for expected, rows in (
         (CORRUPT, BROKEN_MERGES),

@@ -42,6 +42,9 @@ REFUSED: dict[str, tuple[Callable[[], Gguf], str]] = {
         "frequency factors",
     ),
     "biases": (lambda: tiny("llama").add("blk.0.attn_q.bias", [64]), "biases"),
+    "a norm's bias": (lambda: tiny("llama").add("blk.0.attn_norm.bias", [64]), "biases"),
+    "phi2": (lambda: tiny("phi2"), "no model for the architecture `phi2`"),
+    "phimoe": (lambda: tiny("phimoe"), "no model for the architecture `phimoe`"),
 }
 
 
@@ -68,7 +71,7 @@ def test_refused(name: str, tmp_path: Path) -> None:
     for call in (Generator, Generator.estimate):
         with pytest.raises(UnsupportedModelError, match=words) as caught:
             call(path, backend="candle")
-        assert caught.value.arch in ("phi3", "llama")
+        assert caught.value.arch in ("phi2", "phi3", "phimoe", "llama")
         assert caught.value.hint
 
 

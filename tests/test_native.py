@@ -211,15 +211,6 @@ def test_keys_and_values_in_8_bits(logits: Logits, head_dim: int, arch: str, tmp
     assert compared.exact <= DOUBTFUL
 
 
-@pytest.mark.parametrize("name", ["blk.1.attn_norm", "blk.0.ffn_norm", "output_norm"])
-def test_norms_with_a_bias_are_refused(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
-    tiny("llama").add(f"{name}.bias", [64]).write(path)
-    with pytest.raises(UnsupportedModelError, match=f"{name}.bias") as caught:
-        Generator(path, backend="native")
-    assert caught.value.tensor == f"{name}.bias"
-
-
 def test_long_factors_are_refused_and_not_left_out(tmp_path: Path) -> None:
     """A context past the first training's 64 tokens needs them."""
     path = tmp_path / "model.gguf"

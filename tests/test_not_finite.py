@@ -71,6 +71,30 @@ def test_matrices(dtype: str, tmp_path: Path) -> None:
     assert not silent
 
 
+@pytest.mark.parametrize("dtype", ["F32", "Q8_0"])
+@pytest.mark.parametrize("arch", ["phi2", "phimoe"])
+def test_other_architectures(arch: str, dtype: str, tmp_path: Path) -> None:
+    """Biases, routers, and experts: where weights are copied, also of an expert that the prompt does not meet."""
+    sound = tiny(arch, dtype=dtype)
+    path = tmp_path / "model.gguf"
+    sound.write(path)
+    for memory in ("repack", "mmap"):
+        assert not refuses(path, memory)
+    silent = []
+    for tensor in sound.tensors:
+        name, data = tensor.name.decode(), tensor.data
+        kind = dtype if tensor.dtype == DTYPES[dtype][0] else "F32"
+        experts = tensor.shape[2] if len(tensor.shape) == 3 else 1
+        for expert in range(experts):
+            row = expert * tensor.shape[1] + 3 if experts > 1 else 262 * (name == "token_embd.weight")
+            poison(sound, name, kind, 0, VALUES["NaN"], row)
+            sound.write(path)
+            tensor.data = data
+            modes = ("repack",) if experts > 1 else ("repack", "mmap")
+            silent += [(name, expert, mode) for mode in modes if not refuses(path, mode)]
+    assert not silent
+
+
 @pytest.mark.parametrize("name", ["blk.0.attn_norm", "blk.1.ffn_norm", "output_norm"])
 @pytest.mark.parametrize("value", VALUES)
 def test_norms(name: str, value: str, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class ModelInfo(_Facts):
     Attributes:
         name: The model's name as its file gives it, or the file's own name.
         source: The path of the file.
-        architecture: "phi3" or "llama".
+        architecture: "phi3", "phi2", "phimoe" or "llama".
         parameters: Number of weights.
         quantisation: Tensor types, the largest share first: (type, number of tensors, bytes).
         vocab_size: Tokens of the vocabulary.

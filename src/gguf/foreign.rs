@@ -110,7 +110,7 @@ pub(super) fn check_tensors(extra: &[String], architecture: Architecture) -> Res
             shown(name),
             architecture.name()
         ),
-        "Choose another file of this model; running it without the tensor would give wrong text.",
+        "Choose another file of this model; leaving the tensor out would give wrong text.",
     ))
 }
 

@@ -93,7 +93,7 @@ impl<'a> Keys<'a> {
         Error::new(
             ErrorKind::UnsupportedModel { arch, tensor: None, quant: None },
             message,
-            "Choose another file of this model; running it without would give wrong text.",
+            "Choose another file of this model; leaving that out would give wrong text.",
         )
     }
 

@@ -202,6 +202,9 @@ impl Rotation {
 }
 
 /// Writes the turned elements of the head `x`, and the others as they are, all times `scale`. `out` is as long as `x`.
+///
+/// Whatever the pairs of `x`, those of `out` are [`Pairs::Halves`]: so the sums of products with other heads have the same
+/// terms in the same order, and the same bits, for both layouts of one model.
 #[inline(always)]
 pub(super) fn turn<S: Simd>(s: S, turn: Turn<'_>, x: &[f32], scale: f32, out: &mut [f32]) {
     let half = turn.cos.len();
@@ -224,8 +227,8 @@ pub(super) fn turn<S: Simd>(s: S, turn: Turn<'_>, x: &[f32], scale: f32, out: &m
             while at < half {
                 let (a, b) = (x[2 * at], x[2 * at + 1]);
                 let (cos, sin) = (turn.cos[at], turn.sin[at]);
-                out[2 * at] = (-b).mul_add(sin, a * cos) * scale;
-                out[2 * at + 1] = a.mul_add(sin, b * cos) * scale;
+                out[at] = (-b).mul_add(sin, a * cos) * scale;
+                out[half + at] = a.mul_add(sin, b * cos) * scale;
                 at += 1;
             }
         }
@@ -285,17 +288,22 @@ mod tests {
                 for (row, position) in [0.0, 4000.0, 4001.0].into_iter().enumerate() {
                     let found = dispatch(Tier::SCALAR, TurnOp(rotation.row(row), &x, 0.25));
                     for i in 0..head {
-                        let (pair, other, second) = match pairs {
-                            _ if i >= dims => (0, i, false),
-                            Pairs::Halves => (i % (dims / 2), (i + dims / 2) % dims, i >= dims / 2),
-                            Pairs::Interleaved => (i / 2, i ^ 1, i % 2 == 1),
-                        };
+                        let half = dims / 2;
+                        let pair = if i < half { i } else { i.wrapping_sub(half) };
                         let angle = position / 10_000_f64.powf(2.0 * pair as f64 / dims.max(1) as f64);
-                        let (a, b) = (f64::from(x[i]), f64::from(x[other]));
-                        let wanted = match second {
-                            _ if i >= dims => a,
-                            false => a * angle.cos() - b * angle.sin(),
-                            true => a * angle.cos() + b * angle.sin(),
+                        let pair = match pairs {
+                            Pairs::Halves => [pair, pair + half],
+                            Pairs::Interleaved => [2 * pair, 2 * pair + 1],
+                        };
+                        let wanted = if i >= dims {
+                            f64::from(x[i])
+                        } else {
+                            let [a, b] = pair.map(|at| f64::from(x[at]));
+                            if i < half {
+                                a * angle.cos() - b * angle.sin()
+                            } else {
+                                b * angle.cos() + a * angle.sin()
+                            }
                         };
                         assert!((f64::from(found[i]) - wanted * 0.25).abs() < 1e-7, "{i} of {dims}/{head}");
                     }

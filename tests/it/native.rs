@@ -71,7 +71,7 @@ fn models() -> Vec<(&'static str, Shape)> {
     vec![
         ("Q4_K", Shape { qkv: Q5_K, down: Q6_K, output: Some(Q6_K), ..plain(Q4_K) }),
         ("Q8_0", Shape { embd: 160, ff: 224, heads: 5, kv_heads: 1, ..plain(Q8_0) }),
-        ("Q4_0 and Q4_1", Shape { llama: true, down: Q4_1, ..plain(Q4_0) }),
+        ("Q4_0 and Q4_1", Shape { architecture: "llama", down: Q4_1, ..plain(Q4_0) }),
         (
             "F16 and BF16",
             Shape {
@@ -89,7 +89,37 @@ fn models() -> Vec<(&'static str, Shape)> {
             "types without tiles",
             Shape { qkv: Q3_K, mixed: Q2_K, up: IQ4_XS, down: Q5_0, output: Some(IQ4_NL), ..plain(Q5_1) },
         ),
-        ("F32, tied, with a window", Shape { llama: true, output: None, window: Some(37), ..plain(F32) }),
+        ("phi2 in Q4_K", Shape { architecture: "phi2", kv_heads: 8, rope_dim: 12, ..plain(Q4_K) }),
+        (
+            "phi2 in F16",
+            Shape {
+                architecture: "phi2",
+                embd: 72,
+                ff: 88,
+                heads: 3,
+                kv_heads: 3,
+                head_dim: 24,
+                rope_dim: 10,
+                ..plain(F16)
+            },
+        ),
+        ("phimoe in Q4_K and Q6_K", Shape { architecture: "phimoe", down: Q6_K, ..plain(Q4_K) }),
+        (
+            "phimoe in Q8_0 and Q5_0",
+            Shape {
+                architecture: "phimoe",
+                embd: 96,
+                ff: 160,
+                heads: 3,
+                kv_heads: 1,
+                up: Q5_0,
+                ..plain(Q8_0)
+            },
+        ),
+        (
+            "F32, tied, with a window",
+            Shape { architecture: "llama", output: None, window: Some(37), ..plain(F32) },
+        ),
     ]
 }
 

@@ -7,7 +7,8 @@ use phicandle::gguf::GgmlType;
 /// What a model looks like. [`Shape::default`] has two layers and grouped heads, with rows of two super-blocks or fewer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
-    pub(crate) llama: bool,
+    /// `phi3`, `llama`, `phi2` or `phimoe`.
+    pub(crate) architecture: &'static str,
     /// The type of each matrix, by the place of it: q, k, v; the attention's output; gate and up; down; the embeddings; the
     /// output, `None` where that is the embeddings.
     pub(crate) qkv: GgmlType,
@@ -30,12 +31,14 @@ pub(crate) const VOCABULARY: usize = 101;
 /// Tokens that the models are made for.
 pub(crate) const CONTEXT: usize = 512;
 const LAYERS: usize = 2;
+/// Experts of `phimoe`: so many that a token alone meets few of them.
+const EXPERTS: usize = 5;
 
 impl Shape {
     /// Every matrix of one type.
     pub(crate) fn of(kind: GgmlType) -> Self {
         Self {
-            llama: false,
+            architecture: "phi3",
             qkv: kind,
             mixed: kind,
             up: kind,
@@ -54,7 +57,7 @@ impl Shape {
 
     /// Writes a file of this shape into `folder`.
     pub(crate) fn write(&self, folder: &Path) -> PathBuf {
-        let mut file = Writer::new(if self.llama { "llama" } else { "phi3" });
+        let mut file = Writer::new(self.architecture);
         for (key, value) in [
             ("block_count", LAYERS),
             ("context_length", CONTEXT),
@@ -71,31 +74,70 @@ impl Shape {
         if let Some(window) = self.window {
             file.number("attention.sliding_window", 4, &window.to_le_bytes());
         }
-        file.number("attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes());
+        let layer_norm = matches!(self.architecture, "phi2" | "phimoe");
+        let epsilon = if self.architecture == "phi2" {
+            "attention.layer_norm_epsilon"
+        } else {
+            "attention.layer_norm_rms_epsilon"
+        };
+        file.number(epsilon, 6, &1e-5_f32.to_le_bytes());
+        if self.architecture == "phimoe" {
+            file.number("expert_count", 4, &(EXPERTS as u32).to_le_bytes());
+            file.number("expert_used_count", 4, &2_u32.to_le_bytes());
+        }
         let (wide, narrow) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         file.matrix("token_embd", self.embeddings, self.embd, VOCABULARY);
         for layer in 0..LAYERS {
-            let mut matrix = |name: &str, kind, columns, rows| {
-                file.matrix(&format!("blk.{layer}.{name}"), kind, columns, rows);
+            let name = |name: &str| format!("blk.{layer}.{name}");
+            let mut matrix = |part: &str, kind, columns, rows| {
+                file.matrix(&name(part), kind, columns, rows);
+                let has_bias = match self.architecture {
+                    "phi2" => true,
+                    "phimoe" => part.starts_with("attn"),
+                    _ => false,
+                };
+                if has_bias {
+                    file.bias(&name(part), rows);
+                }
             };
             matrix("attn_output", self.mixed, wide, self.embd);
-            matrix("ffn_down", self.down, self.ff, self.embd);
-            if self.llama {
+            if self.architecture == "phi3" {
+                matrix("attn_qkv", self.qkv, self.embd, wide + 2 * narrow);
+            } else {
                 matrix("attn_q", self.qkv, self.embd, wide);
                 matrix("attn_k", self.qkv, self.embd, narrow);
                 matrix("attn_v", self.qkv, self.embd, narrow);
-                matrix("ffn_gate", self.up, self.embd, self.ff);
-                matrix("ffn_up", self.up, self.embd, self.ff);
-            } else {
-                matrix("attn_qkv", self.qkv, self.embd, wide + 2 * narrow);
-                matrix("ffn_up", self.up, self.embd, 2 * self.ff);
             }
-            file.norm(&format!("blk.{layer}.attn_norm"), self.embd);
-            file.norm(&format!("blk.{layer}.ffn_norm"), self.embd);
+            match self.architecture {
+                "phi3" => matrix("ffn_up", self.up, self.embd, 2 * self.ff),
+                "phi2" => matrix("ffn_up", self.up, self.embd, self.ff),
+                "llama" => {
+                    matrix("ffn_gate", self.up, self.embd, self.ff);
+                    matrix("ffn_up", self.up, self.embd, self.ff);
+                }
+                _ => {
+                    matrix("ffn_gate_inp", GgmlType::F32, self.embd, EXPERTS);
+                    file.stack(&name("ffn_gate_exps"), self.up, self.embd, self.ff);
+                    file.stack(&name("ffn_up_exps"), self.up, self.embd, self.ff);
+                    file.stack(&name("ffn_down_exps"), self.down, self.ff, self.embd);
+                }
+            }
+            if self.architecture != "phimoe" {
+                file.matrix(&name("ffn_down"), self.down, self.ff, self.embd);
+            }
+            if self.architecture == "phi2" {
+                file.bias(&name("ffn_down"), self.embd);
+            } else {
+                file.norm(&name("ffn_norm"), self.embd, layer_norm);
+            }
+            file.norm(&name("attn_norm"), self.embd, layer_norm);
         }
-        file.norm("output_norm", self.embd);
+        file.norm("output_norm", self.embd, layer_norm);
         if let Some(kind) = self.output {
             file.matrix("output", kind, self.embd, VOCABULARY);
+        }
+        if layer_norm {
+            file.bias("output", VOCABULARY);
         }
         let path = folder.join("model.gguf");
         std::fs::write(&path, file.bytes()).unwrap();
@@ -158,9 +200,25 @@ impl Writer {
         self.keys.push([&name[..], &kind.to_le_bytes(), value].concat());
     }
 
-    fn norm(&mut self, name: &str, length: usize) {
+    fn norm(&mut self, name: &str, length: usize, has_bias: bool) {
         let data = (0..length).flat_map(|_| (1.0 + 0.1 * self.numbers.unit()).to_le_bytes()).collect();
         self.tensors.push((format!("{name}.weight"), vec![length as u64], GgmlType::F32, data));
+        if has_bias {
+            self.bias(name, length);
+        }
+    }
+
+    fn bias(&mut self, name: &str, length: usize) {
+        let data = (0..length).flat_map(|_| (0.1 * self.numbers.unit()).to_le_bytes()).collect();
+        self.tensors.push((format!("{name}.bias"), vec![length as u64], GgmlType::F32, data));
+    }
+
+    /// A matrix for each expert.
+    fn stack(&mut self, name: &str, kind: GgmlType, columns: usize, rows: usize) {
+        self.matrix(name, kind, columns, rows * EXPERTS);
+        if let Some((_, shape, ..)) = self.tensors.last_mut() {
+            *shape = vec![columns as u64, rows as u64, EXPERTS as u64];
+        }
     }
 
     /// A matrix whose products with a vector are about as large as the vector.

@@ -1,8 +1,8 @@
 """A GGUF model in float64 NumPy: an oracle that shares no code with phicandle.
 
-Written from the published definitions: GGUF and its block layouts (ggml's `docs/gguf.md` and `ggml-common.h`), Phi-3
-and Llama as transformers computes them (`modeling_phi3.py`, `modeling_llama.py`, `modeling_rope_utils.py`). Slow, and
-meant to be read::
+Written from the published definitions: GGUF and its block layouts (ggml's `docs/gguf.md` and `ggml-common.h`), Phi-2,
+Phi-3, Phi-3.5-MoE and Llama as transformers computes them (`modeling_phi.py`, `modeling_phi3.py`, `modeling_phimoe.py`,
+`modeling_llama.py`, `modeling_rope_utils.py`). Slow, and meant to be read::
 
     from reference import KERNEL, Model
 

@@ -380,7 +380,7 @@ fn keys_are_turned_and_kept_with_values() {
     }
 }
 
-/// Rope in f64, by its definition.
+/// Rope in f64, by its definition; what is turned lies in halves.
 fn turned(x: &[f32], pairs: Pairs, dims: usize, position: usize, base: f64) -> Vec<f64> {
     let mut out: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
     for pair in 0..dims / 2 {
@@ -389,7 +389,7 @@ fn turned(x: &[f32], pairs: Pairs, dims: usize, position: usize, base: f64) -> V
             Pairs::Interleaved => (2 * pair, 2 * pair + 1),
         };
         let (sin, cos) = (position as f64 * base.powf(-2.0 * pair as f64 / dims as f64)).sin_cos();
-        (out[a], out[b]) =
+        (out[pair], out[pair + dims / 2]) =
             (f64::from(x[a]) * cos - f64::from(x[b]) * sin, f64::from(x[b]) * cos + f64::from(x[a]) * sin);
     }
     out
