@@ -1,5 +1,6 @@
 //! Requests to batches to events: the only token loop, and the one object that every door shares.
 
+mod crossing;
 mod event;
 mod info;
 mod load;
@@ -209,10 +210,9 @@ impl Engine {
             seed: params.seed.unwrap_or_else(rand::random),
             params,
             scores,
-            rewinds: inner.limits.rewinds,
             end_of_turn: inner.end_of_turn.clone(),
             tokenizer: Arc::clone(&inner.tokenizer),
-            context_length: inner.limits.context_length,
+            limits: inner.limits,
             load: inner.load,
             events,
             ticket,

@@ -1,5 +1,6 @@
 //! What a model costs on this backend, from its header alone. The kernels say how large what they work on is.
 
+use super::limits;
 use crate::gguf::{Architecture, ModelPlan, TensorInfo};
 use crate::kernels::{Activations, AttentionPlan, Forms, Heads, KvShape, Matrix, family};
 use crate::model::{KvDtype, LOGIT_ROWS, MemoryMode, MemoryPlan};
@@ -119,7 +120,9 @@ fn kv_shape(plan: &ModelPlan, needs: &Needs) -> KvShape {
 
 /// Bytes of keys and values of all sequences together.
 fn kv_bytes(plan: &ModelPlan, needs: &Needs) -> u64 {
-    kv_shape(plan, needs).bytes(needs.context_length).map_or(u64::MAX, |bytes| bytes as u64)
+    kv_shape(plan, needs)
+        .bytes(limits::kv_tokens(plan, needs.context_length, needs.slots))
+        .map_or(u64::MAX, |bytes| bytes as u64)
 }
 
 /// Bytes of activations of the widest pass, of its logits, and of the threads' own scratch.
