@@ -91,7 +91,7 @@ impl Engine {
     /// Any error of the file's header, [`ErrorKind::UnsupportedModel`] for a model that would run wrongly, and
     /// [`ErrorKind::InvalidParameter`] for options out of range.
     pub fn estimate(options: &LoadOptions) -> Result<MemoryPlan> {
-        let (file, plan) = load::open(&options.source)?;
+        let (file, plan) = load::open(options)?;
         Ok(Place::find(&file, &plan, options)?.memory)
     }
 
