@@ -1,4 +1,4 @@
-"""Texts longer than the original context of a long-rope model, and than a sliding window, against the float64 reference."""
+"""Texts that outgrow a long-rope model's original context or a sliding window, against the float64 reference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from phicandle import Completion, Generator, InvalidParameterError
 #: The original context of `SHAPE`, and all of it.
 BORDER, CONTEXT = 64, 256
 SHAPE: dict[str, Any] = {"scaling": "longrope", "context": CONTEXT}
-#: Log-probabilities that keys and values in half precision leave alike; the wrong factors are a hundred times as far off.
+#: How far halves of keys and values may move a log-probability; the wrong factors move some of them more than ten times
+#: as far.
 CLOSE = 1e-3
 
 
@@ -78,18 +79,20 @@ def test_texts_that_cross_have_the_published_numbers(generator: Generator, path:
         logits = Model(path, KERNEL, context=context).logits(text)
         return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
-    off = []
+    off, off_otherwise = [], [0.0]
     for place, found in enumerate(logprobs(written)):
         read = length + place
         likely = rows(read if read <= BORDER else CONTEXT)[read - 1, text[read]]
         off.append(abs(found - likely))
         if read > BORDER:
-            off_otherwise = abs(found - rows(BORDER)[read - 1, text[read]])
-            assert off_otherwise > off[-1]
+            off_otherwise.append(abs(found - rows(BORDER)[read - 1, text[read]]))
     assert max(off) < CLOSE
+    assert max(off_otherwise) > 10 * CLOSE
 
 
-def test_a_text_that_crosses_has_the_bits_of_one_that_is_read_at_once(generator: Generator, path: Path) -> None:
+def test_a_text_that_crosses_has_the_bits_of_one_that_is_read_at_once(
+    generator: Generator, path: Path
+) -> None:
     """Whatever is written beside it, on however many threads."""
     (prompt,) = prompts(1, [30])
     alone = write(generator, prompt, 80)
@@ -117,7 +120,7 @@ def test_memory_is_planned_for_both_readings(path: Path) -> None:
     with Generator(path) as generator:
         assert generator.info.context_length == CONTEXT
         assert write(generator, [5], BORDER + 40).metrics.kv_bytes == 2 * block, "one reading is left"
-        assert generator.stats().kv_bytes == 0
+        assert generator.stats.kv_bytes == 0
 
 
 WINDOW = 70

@@ -64,8 +64,8 @@ class Generator:
         context_length: Tokens that prompt and answer may hold; `None` = as many as the model and the memory allow.
         kv_dtype: How keys and values are kept: "f16", or "q8" for half the memory and a little less precision. The
             candle backend keeps 32 bits, whatever is asked.
-        sliding_window: "file" = attention looks back over the file's sliding window, where it has one, and keys and values
-            that have left it are given back; `None` = over everything.
+        sliding_window: "file" = attention looks back over the file's sliding window, where it has one, and keys and
+            values that have left it are given back; `None` = over everything.
         memory: Where the weights are kept: "repack" = copied in an order that is fast to read, "mmap" = left in the
             file, there at once and shared between processes, "auto" = by the memory available. The candle backend
             copies them, whatever is asked. Or the most memory to plan for, in bytes or as text ("6GB"), with "auto"
