@@ -6,13 +6,16 @@ use crate::model::Factors::{Long, Short};
 
 const BORDER: usize = 128;
 
+/// A run: slot, factors, the first position, tokens, rows of logits.
+type Seen = (usize, Factors, usize, usize, usize);
+
 /// Says the alphabet, and keeps two readings of each slot.
 struct TwoReadings {
     limits: Limits,
     /// By slot: what was read with short factors, and with long ones.
     read: Vec<[Vec<u32>; 2]>,
-    /// Of each pass: slot, factors, the first position, tokens, rows of logits.
-    passes: Vec<Vec<(usize, Factors, usize, usize, usize)>>,
+    /// The runs of each pass.
+    passes: Vec<Vec<Seen>>,
     /// The most tokens held at once.
     most: usize,
 }
@@ -121,7 +124,7 @@ fn run(sequences: &[(usize, usize)]) -> TwoReadings {
 }
 
 /// Tokens of a pass.
-fn tokens(pass: &[(usize, Factors, usize, usize, usize)]) -> usize {
+fn tokens(pass: &[Seen]) -> usize {
     pass.iter().map(|&(_, _, _, tokens, _)| tokens).sum()
 }
 
