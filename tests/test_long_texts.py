@@ -177,3 +177,18 @@ def test_longrope_and_a_window_work_together(tmp_path: Path) -> None:
     rows -= np.log(np.exp(rows).sum(-1, keepdims=True))
     likely = rows[np.arange(11, 211), text[12:]]
     assert np.abs(likely - logprobs(written)).max() < CLOSE
+
+
+def test_continuations_are_scored_behind_a_window_and_beyond_the_original_context(tmp_path: Path) -> None:
+    """The end of the prompt has left the window when the first continuation is done."""
+    path = tmp_path / "both.gguf"
+    tiny(**SHAPE, window=20).write(path)
+    prompt, *continuations = prompts(3, [40, 70, 90])
+    with Generator(path) as generator:
+        found = generator.score(prompt, continuations)
+    model = Model(path, KERNEL, context=CONTEXT)
+    for score, tokens in zip(found, continuations, strict=True):
+        rows = model.logits([*prompt, *tokens])
+        rows -= np.log(np.exp(rows).sum(-1, keepdims=True))
+        likely = rows[np.arange(39, 39 + len(tokens)), tokens]
+        assert np.abs(likely - [token.logprob for token in score.logprobs]).max() < CLOSE

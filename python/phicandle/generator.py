@@ -282,7 +282,8 @@ class Generator:
         """Tells how likely continuations of a prompt are. The prompt is read once for all of them.
 
         The `candle` backend cannot go back to the end of a prompt, and reads it again for each continuation of more
-        than one token.
+        than one token; so does the native one where attention looks back over a sliding window within the context.
+        All continuations of a call are read with the long rope factors when the longest needs them.
 
         Args:
             prompt: As for `stream`.
