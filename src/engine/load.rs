@@ -9,7 +9,7 @@ use super::info::{Loaded, ModelInfo};
 use super::options::{LoadOptions, ModelSource};
 use super::place::Place;
 use crate::chat::ChatTemplate;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gguf::{GgufFile, Metadata, ModelPlan};
 use crate::model::Forward;
 use crate::tokenizer::Tokenizer;
@@ -29,10 +29,7 @@ pub(super) struct Parts {
 
 /// Opens and validates the file.
 pub(super) fn open(source: &ModelSource) -> Result<(GgufFile, ModelPlan)> {
-    let file = match source {
-        ModelSource::File(path) => GgufFile::open(path)?,
-        ModelSource::Static(name, bytes) => GgufFile::from_static(name, bytes)?,
-    };
+    let file = source.open()?;
     let plan = ModelPlan::from_header(file.header())?;
     Ok((file, plan))
 }
@@ -40,6 +37,13 @@ pub(super) fn open(source: &ModelSource) -> Result<(GgufFile, ModelPlan)> {
 /// Loads the model.
 pub(super) fn load(options: &LoadOptions) -> Result<Parts> {
     let start = Instant::now();
+    if let ModelSource::Header(name, _) = &options.source {
+        return Err(Error::new(
+            ErrorKind::ModelNotFound { candidates: Vec::new() },
+            format!("Only the header of `{name}` is here, and no weights."),
+            "Download the model first, with `phicandle pull` or by its name on the hub.",
+        ));
+    }
     let (file, plan) = open(&options.source)?;
     let metadata = &file.header().metadata;
     let place = Place::find(&file, &plan, options)?;
