@@ -290,7 +290,9 @@ fn read_head_dim(keys: &Keys<'_>, n_embd: usize, n_head: usize) -> Result<usize>
         }
     };
     if !(8..=512).contains(&head_dim) || head_dim % 2 != 0 {
-        let what = format!("makes heads of {head_dim} elements; they should be even and from 8 to 512.");
+        let what = format!(
+            "is {n_head}, and with embedding_length {n_embd} or attention.key_length heads have {head_dim} elements; it should be even and from 8 to 512."
+        );
         return Err(keys.bad("attention.head_count", what));
     }
     Ok(head_dim)

@@ -1,6 +1,7 @@
 //! Tests of the reader against files written here, byte by byte.
 
 mod architectures;
+mod contradictions;
 mod split;
 
 use std::collections::BTreeSet;
