@@ -1,6 +1,6 @@
 """Split models whose parts contradict each other, and sound ones, for `test_hostile_files.py`.
 
-A row damages the parts of a sound model and writes them; each part has the name of its place unless the row says otherwise.
+A row damages the parts of a sound model and writes each under the name of its place, unless the row says otherwise.
 """
 
 from __future__ import annotations

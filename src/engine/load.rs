@@ -85,8 +85,9 @@ fn tokenizer(file: Option<&Path>, metadata: &Metadata) -> Result<Tokenizer> {
 fn check_size(tokens: usize, rows: usize, given: Option<&Path>, model: &str) -> Result<()> {
     let of_file = |path: &Path| format!("The tokenizer in `{}`", path.display());
     let tokenizer = given.map_or_else(|| "The tokenizer".to_owned(), of_file);
-    let sizes =
-        format!("{tokenizer} has {tokens} tokens and the embeddings of `{model}` (token_embd.weight) have {rows} rows");
+    let sizes = format!(
+        "{tokenizer} has {tokens} tokens and the embeddings of `{model}` (token_embd.weight) have {rows} rows"
+    );
     let fault = match given {
         _ if tokens > rows => Error::corrupt("tokenizer.ggml.tokens", None, format!("{sizes}.")),
         Some(_) if rows - tokens > MAX_PADDING => Error::corrupt(
@@ -97,7 +98,9 @@ fn check_size(tokens: usize, rows: usize, given: Option<&Path>, model: &str) -> 
         _ => return Ok(()),
     };
     let hint = match given {
-        Some(_) => "Give the tokenizer.json of this very model, or leave `tokenizer=` out to use the file's own.",
+        Some(_) => {
+            "Give the tokenizer.json of this very model, or leave `tokenizer=` out to use the file's own."
+        }
         None => return Err(fault),
     };
     Err(Error::new(fault.kind().clone(), fault.message(), hint))
@@ -130,10 +133,14 @@ mod tests {
     fn a_tokenizer_of_another_size_is_an_error_that_names_both() {
         let json = Path::new("other/tokenizer.json");
         // Phi-3, Phi-2, and a file that is used with its own tokens alone.
-        for (tokens, rows, given) in [(32_011, 32_064, Some(json)), (50_295, 51_200, Some(json)), (5, 50_000, None)] {
+        for (tokens, rows, given) in
+            [(32_011, 32_064, Some(json)), (50_295, 51_200, Some(json)), (5, 50_000, None)]
+        {
             assert_eq!(check_size(tokens, rows, given, "m.gguf"), Ok(()));
         }
-        for (tokens, rows, given) in [(50_257, 32_064, Some(json)), (50_257, 100_352, Some(json)), (41, 40, None)] {
+        for (tokens, rows, given) in
+            [(50_257, 32_064, Some(json)), (50_257, 100_352, Some(json)), (41, 40, None)]
+        {
             let error = check_size(tokens, rows, given, "m.gguf").unwrap_err();
             let sides = [tokens.to_string(), rows.to_string(), "m.gguf".to_owned()];
             assert!(sides.iter().all(|side| error.message().contains(side)), "{error}");

@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(pick_in("a/b:q4_k_m", &files, None).unwrap(), q4);
         // Of a folder for each quantisation the folder's name counts.
         assert_eq!(pick_in("a/b:Q8_0", &files, None).unwrap(), q8);
-        assert_eq!(pick_in("a/b", &files, Some(10_000)).unwrap(), q4, "as large as the other, and first");
+        assert_eq!(pick_in("a/b", &files, Some(10_000)).unwrap(), q8, "as large as the other, and shorter");
         let torn = pick("a/b", &[&q4[0], "README.md"]).unwrap_err();
         assert!(torn.message().contains("parts are missing") && torn.message().contains(&q4[0]), "{torn}");
         let torn = pick("a/b:Q4_K_M", &[&q4[0], "m-Q8_0.gguf"]).unwrap_err();
