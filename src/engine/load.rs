@@ -31,10 +31,11 @@ pub(super) struct Parts {
     pub(super) load: Duration,
 }
 
-/// Opens and validates the file.
-pub(super) fn open(source: &ModelSource) -> Result<(GgufFile, ModelPlan)> {
-    let file = source.open()?;
-    let plan = ModelPlan::from_header(file.header())?;
+/// Opens and validates the file, and plans for what `options` say of the model itself.
+pub(super) fn open(options: &LoadOptions) -> Result<(GgufFile, ModelPlan)> {
+    let file = options.source.open()?;
+    let mut plan = ModelPlan::from_header(file.header())?;
+    plan.sliding_window = plan.sliding_window.filter(|_| options.sliding_window);
     Ok((file, plan))
 }
 
@@ -48,7 +49,7 @@ pub(super) fn load(options: &LoadOptions) -> Result<Parts> {
             "Download the model first, with `phicandle pull` or by its name on the hub.",
         ));
     }
-    let (file, plan) = open(&options.source)?;
+    let (file, plan) = open(options)?;
     let metadata = &file.header().metadata;
     let place = Place::find(&file, &plan, options)?;
     place.memory.check(file.name())?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use phicandle::gguf::{GgmlType, GgufFile, ModelPlan};
 use phicandle::model::native::{NativeBackend, NativeOptions};
-use phicandle::model::{Batch, CandleBackend, Device, Forward, KvDtype, Logits, MemoryMode, Run};
+use phicandle::model::{Batch, CandleBackend, Device, Factors, Forward, KvDtype, Logits, MemoryMode, Run};
 use phicandle::{Error, ErrorKind};
 
 use crate::tiny_models::{Numbers, Shape};
@@ -38,7 +38,8 @@ fn candle(path: &Path) -> Box<dyn Forward> {
 
 /// The bits of the logits after some tokens.
 fn bits(mut model: Box<dyn Forward>) -> Vec<u32> {
-    let run = Run { slot: 0, start: 0, tokens: Numbers(3).tokens(9), wants_logits: true };
+    let run =
+        Run { slot: 0, factors: Factors::Short, start: 0, tokens: Numbers(3).tokens(9), logits_from: 8 };
     let mut logits = Logits::default();
     assert!(model.forward(&Batch { runs: vec![run] }, &mut logits, &|| false).unwrap());
     let row: Vec<u32> = logits.rows_mut().next().unwrap().iter().map(|value| value.to_bits()).collect();
