@@ -68,8 +68,8 @@ def held():
     with open("/proc/self/smaps_rollup") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Anonymous:"))
 def take(generator, context):
-    # A prompt that leaves room for some tokens, read up to the first of them: everything is in use now.
-    stream = generator.stream([65] * (context - 16), max_tokens=16, ignore_eos=True)
+    # A prompt that leaves room for some tokens, scored and read up to the first of them: everything is in use now.
+    stream = generator.stream([65] * (context - 16), max_tokens=16, ignore_eos=True, prompt_logprobs=1)
     next(stream)
     return stream, held()
 path, memory, context = sys.argv[1], sys.argv[2], int(sys.argv[3])

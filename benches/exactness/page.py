@@ -84,7 +84,7 @@ def _refusals(table: dict[str, Any], engines: Sequence[str]) -> list[str]:
     for key, row in table.items():
         for name in engines:
             if reason := row[name].get("refused"):
-                said = re.search(r'message: "((?:[^"\\\\]|\\\\.)*)"', reason)
+                said = re.search(r'message: "([^"]*)', reason)
                 reason = said[1] if said else reason
                 reasons.setdefault(f"{name}: {reason}", []).append(key.split("|")[0])
     if not reasons:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Progress,
         Prompt,
         SamplingOverrides,
+        SlidingWindow,
         StrPath,
     )
     from .waker import LoopWaker
@@ -47,9 +48,10 @@ class Generator:
     the model computes. A context manager, and pickled as its arguments: unpickling loads the model again.
 
     Args:
-        model: A path to a `.gguf` file; a hub id, `owner/name` or `owner/name:Q4_K_M`; "demo" for the small model
-            inside the package; `None` = `microsoft/Phi-3-mini-4k-instruct-gguf` (2.4 GB), or what the environment
-            variable `PHICANDLE_MODEL` names. A `str` that names an existing file is that file.
+        model: A path to a `.gguf` file, of a split model any part; a hub id, `owner/name:Q4_K_M`, or `owner/name` for
+            the best quantisation that fits into memory, which the log names; "demo" for the small model inside the
+            package; `None` = `microsoft/Phi-3-mini-4k-instruct-gguf` (2.4 GB), or what the environment variable
+            `PHICANDLE_MODEL` names. A `str` that names an existing file is that file.
         filename: A file of the hub repository.
         revision: A branch, tag or commit of the hub repository; `None` = `main`.
         tokenizer: A `tokenizer.json`, or a `.gguf` whose tokenizer to use; `None` = the model file's own.
@@ -63,6 +65,8 @@ class Generator:
         context_length: Tokens that prompt and answer may hold; `None` = as many as the model and the memory allow.
         kv_dtype: How keys and values are kept: "f16", or "q8" for half the memory and a little less precision. The
             candle backend keeps 32 bits, whatever is asked.
+        sliding_window: "file" = attention looks back over the file's sliding window, where it has one, and keys and
+            values that have left it are given back; `None` = over everything.
         memory: Where the weights are kept: "repack" = copied in an order that is fast to read, "mmap" = left in the
             file, there at once and shared between processes, "auto" = by the memory available. The candle backend
             copies them, whatever is asked. Or the most memory to plan for, in bytes or as text ("6GB"), with "auto"
@@ -113,6 +117,7 @@ class Generator:
         threads: int | None = None,
         context_length: int | None = None,
         kv_dtype: KvDtype = "f16",
+        sliding_window: SlidingWindow = "file",
         memory: int | str = "auto",
         max_batch: int = 16,
         max_queue: int = 1024,
@@ -133,6 +138,7 @@ class Generator:
             "threads": threads,
             "context_length": context_length,
             "kv_dtype": kv_dtype,
+            "sliding_window": sliding_window,
             "memory": memory,
             "max_batch": max_batch,
             "max_queue": max_queue,
@@ -277,7 +283,8 @@ class Generator:
         """Tells how likely continuations of a prompt are. The prompt is read once for all of them.
 
         The `candle` backend cannot go back to the end of a prompt, and reads it again for each continuation of more
-        than one token.
+        than one token; so does the native one where attention looks back over a sliding window within the context.
+        All continuations of a call are read with the long rope factors when the longest needs them.
 
         Args:
             prompt: As for `stream`.
@@ -463,6 +470,7 @@ class Generator:
         backend: Backend = "auto",
         threads: int | None = None,
         kv_dtype: KvDtype = "f16",
+        sliding_window: SlidingWindow = "file",
         memory: int | str = "auto",
         cache_dir: StrPath | None = None,
         token: str | None = None,
@@ -472,7 +480,7 @@ class Generator:
     ) -> MemoryPlan:
         """Tells how much memory a model would take, from the header of its file alone.
 
-        A model on the hub is downloaded first, in this version.
+        Of a model on the hub that is not in the cache, only the header is read, a few megabytes.
 
         Args:
             model: As for `Generator`, and so the others.
@@ -483,6 +491,7 @@ class Generator:
             backend: As for `Generator`.
             threads: As for `Generator`.
             kv_dtype: As for `Generator`.
+            sliding_window: As for `Generator`.
             memory: As for `Generator`.
             cache_dir: As for `Generator`.
             token: As for `Generator`.
@@ -511,6 +520,7 @@ class Generator:
             "backend": backend,
             "threads": threads,
             "kv_dtype": kv_dtype,
+            "sliding_window": sliding_window,
             "memory": memory,
             "cache_dir": cache_dir,
             "token": token,

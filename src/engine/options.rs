@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::gguf::{GgufFile, Header};
 use crate::kernels::Isa;
 use crate::model::{Device, KvDtype, MemoryMode};
 
@@ -20,6 +21,22 @@ pub enum ModelSource {
     File(PathBuf),
     /// A GGUF image inside the program, and a name for messages.
     Static(&'static str, &'static [u8]),
+    /// A header alone, and a name for messages: enough for [`Engine::estimate`](super::Engine::estimate), not to load.
+    Header(String, Box<Header>),
+}
+
+impl ModelSource {
+    /// Opens the model; of a split one all parts.
+    ///
+    /// # Errors
+    /// Those of [`GgufFile::open`].
+    pub fn open(&self) -> Result<GgufFile> {
+        match self {
+            Self::File(path) => GgufFile::open(path),
+            Self::Static(name, bytes) => GgufFile::from_static(name, bytes),
+            Self::Header(name, header) => Ok(GgufFile::without_weights(name, (**header).clone())),
+        }
+    }
 }
 
 /// What computes.
@@ -86,6 +103,8 @@ pub struct LoadOptions {
     pub memory: MemoryMode,
     /// Bytes that the model may take; `None` for what the system has to give.
     pub memory_limit: Option<u64>,
+    /// Whether attention looks back over the file's sliding window only, where it has one; `false`: over everything.
+    pub sliding_window: bool,
     /// How keys and values are kept. The `candle` backend keeps 32 bits, whatever is asked.
     pub kv_dtype: KvDtype,
     /// Sequences that are computed at once, 1 or more. The `candle` backend computes one, whatever is asked.
@@ -137,6 +156,7 @@ impl LoadOptions {
             isa: None,
             memory: MemoryMode::default(),
             memory_limit: None,
+            sliding_window: true,
             kv_dtype: KvDtype::default(),
             max_batch: DEFAULT_MAX_BATCH,
             max_queue: DEFAULT_MAX_QUEUE,

@@ -5,9 +5,13 @@ mod cookbook;
 #[cfg(test)]
 mod demo_model;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
 mod hygiene;
 #[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod longrope;
 #[cfg(test)]
 mod native;
 #[cfg(test)]
