@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::family::Family;
+
 /// Longest spelling that is matched. Real ones have at most a few dozen bytes.
 const MAX_SPELLING: usize = 256;
 
@@ -97,7 +99,7 @@ impl Matcher {
 pub(crate) fn looks_like_control(spelling: &str) -> bool {
     let inner = spelling.strip_prefix("<|").and_then(|s| s.strip_suffix("|>"));
     inner.is_some_and(|s| {
-        !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-. ".contains(&b))
+        !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./ ".contains(&b))
     })
 }
 
@@ -119,6 +121,11 @@ pub(crate) const TURN_CLOSERS: [&str; 10] = [
     "<end_of_turn>",
     "</s>",
 ];
+
+/// Whether a control token ends a turn in vocabularies of this family.
+pub(crate) fn ends_turn(spelling: &str, family: Option<Family>) -> bool {
+    TURN_CLOSERS.contains(&spelling) || family.is_some_and(|family| family.opener_ends(spelling))
+}
 
 /// Control tokens that a template's source writes straight after a message's content, such as `<|end|>` in
 /// `message['content'] + '<|end|>'`: these close a turn even when no list knows them.
@@ -191,7 +198,7 @@ mod tests {
 
     #[test]
     fn control_spellings_are_told_from_text() {
-        for spelling in ["<|end|>", "<|im_start|>", "<|reserved_special_token_1|>"] {
+        for spelling in ["<|end|>", "<|im_start|>", "<|reserved_special_token_1|>", "<|/tool_call|>"] {
             assert!(looks_like_control(spelling), "{spelling}");
         }
         for spelling in ["<||>", "<|>", "<|a", "<|a|b|>", "<think>", "|end|"] {
