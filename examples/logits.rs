@@ -5,8 +5,8 @@
 //! cargo run --release --example logits -- model.gguf backend=candle threads=1 chunk=512 1,306,4658 > rows.f32
 //! ```
 //!
-//! Each list of ids is a sequence of its own. A row, as long as the vocabulary, is written after every `chunk` tokens of a
-//! sequence (1 unless said otherwise), and after its last one.
+//! Each list of ids is a sequence of its own. A row, as long as the vocabulary, is written for every token of it; `chunk`
+//! tokens (1 unless said otherwise) go through the model in one pass.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut out = std::io::stdout().lock();
     for sequence in sequences {
         for (index, tokens) in sequence.chunks(chunk).enumerate() {
-            let run = Run { slot: 0, start: index * chunk, tokens: tokens.to_vec(), wants_logits: true };
+            let run = Run { slot: 0, start: index * chunk, tokens: tokens.to_vec(), logits_from: 0 };
             model.forward(&Batch { runs: vec![run] }, &mut logits, &|| false)?;
             for row in logits.rows_mut() {
                 let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();

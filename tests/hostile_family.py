@@ -84,6 +84,7 @@ PHIMOE: dict[str, Damage] = {
     "experts one too many": lambda g: g.set("phimoe.expert_count", "u32", 5),
     "experts one too few": lambda g: g.set("phimoe.expert_count", "u32", 3),
     "experts as string": lambda g: g.set("phimoe.expert_count", "str", "4"),
+    "experts of another width": lambda g: g.set("phimoe.expert_feed_forward_length", "u32", 64),
     "used experts absent": lambda g: g.drop("phimoe.expert_used_count"),
     "used experts 0": lambda g: g.set("phimoe.expert_used_count", "u32", 0),
     "used experts more than experts": lambda g: g.set("phimoe.expert_used_count", "u32", 5),

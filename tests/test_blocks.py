@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import BLOCKS, EXACT, KERNEL, KERNEL_Q8, Model, dequantise, nmse, read
 from reference.attention import attention
+from reference.experts import sparse_mixer
 from reference.numerics import eight_bits
 
 #: Blocks whose largest number is smaller than this become zeros: 127 over it is no float32.
@@ -112,6 +113,67 @@ def test_one_model_as_phi3_and_as_llama(shape: str, tmp_path: Path) -> None:
     if shape != "plain":
         plain = Model(write(tmp_path / "plain")).logits(IDS)
         assert nmse(Model(phi3).logits(IDS), plain) > 1e-6
+
+
+@pytest.mark.parametrize("shape", ["plain", "grouped heads", "part of a head turns", "random blocks"])
+def test_phi2_with_q_k_and_v_in_one_and_apart(shape: str, tmp_path: Path) -> None:
+    one, apart = (
+        write(tmp_path / str(fused), arch="phi2", fused=fused, **SHAPES[shape]) for fused in (True, False)
+    )
+    assert len(read(one).tensors) < len(read(apart).tensors)
+    assert nmse(Model(one).logits(IDS), Model(apart).logits(IDS)) < 1e-24
+
+
+def test_layer_norm_is_what_it_says(tmp_path: Path) -> None:
+    """Without weights and bias: mean 0 and, but for epsilon, variance 1, whatever is added to all of a row."""
+    model = Model(write(tmp_path / "m", arch="phi2"))
+    x = np.random.default_rng(2).normal(3, 2, (5, 64))
+    model.weights |= {"a.weight": np.ones(64), "a.bias": np.zeros(64)}
+    normed = model.norm(x, "a")
+    assert np.allclose(normed.mean(-1), 0)
+    assert np.allclose(normed.var(-1), 1, atol=1e-4)
+    assert np.allclose(model.norm(x + 7, "a"), normed)
+
+
+def test_blocks_of_phi2_do_not_see_each_other(tmp_path: Path) -> None:
+    """With one of their last matrices zero, what is left of a layer is the other block."""
+    model = Model(write(tmp_path / "m", arch="phi2", layers=1))
+    whole = model.run(IDS).hidden[0]
+    halves = []
+    for name in ("attn_output", "ffn_down"):
+        kept = {key: model.weights[key] for key in (f"blk.0.{name}.weight", f"blk.0.{name}.bias")}
+        model.weights |= {key: np.zeros_like(value) for key, value in kept.items()}
+        halves.append(model.run(IDS).hidden[0])
+        model.weights |= kept
+    x = model.weights["token_embd.weight"][IDS]
+    assert np.allclose(whole - x, sum(half - x for half in halves))
+    # As torch.nn.functional.gelu(2.0, approximate="tanh") says it.
+    assert 0.5 * 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (2 + 0.044715 * 8))) == pytest.approx(
+        1.954597694087775
+    )
+
+
+def test_sparse_mixer_by_hand() -> None:
+    weights, doubtful = sparse_mixer(np.array([[1.0, 2.0, 1.97], [-4.0, -2.0, -2.03], [5.0, 5.0, 1.0]]))
+    # 1.5 % below the best one counts beside it; without it, it stands alone.
+    share = 1 / (1 + np.exp(-0.03))
+    assert weights == pytest.approx(np.array([[0, share, 1], [0, share, 1], [0.5, 1, 0]]))
+    assert doubtful.tolist() == [False, False, True]
+
+
+def test_equal_experts_are_one_block(tmp_path: Path) -> None:
+    """Of experts that are all alike, a mixture is one of them, times the sum of both weights."""
+    model = Model(write(tmp_path / "m", arch="phimoe", experts=3))
+    names = [f"blk.0.ffn_{part}_exps.weight" for part in ("gate", "up", "down")]
+    for name in names:
+        model.weights[name] = np.repeat(model.weights[name][:1], 3, 0)
+    x = np.random.default_rng(3).normal(size=(7, 64))
+    model.doubtful = np.zeros(7, bool)
+    gate, up, down = (model.weights[name][0] for name in names)
+    one = (x @ gate.T / (1 + np.exp(-x @ gate.T)) * (x @ up.T)) @ down.T
+    weights, _ = sparse_mixer(x @ model.weights["blk.0.ffn_gate_inp.weight"].T)
+    assert ((weights > 0).sum(-1) == 2).all()
+    assert np.allclose(model.mixture(x, "blk.0"), one * weights.sum(-1, keepdims=True))
 
 
 def test_a_stretch_by_one_is_none(tmp_path: Path) -> None:

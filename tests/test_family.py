@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,14 @@ def test_quantised(logits: Logits, mix: str, arch: str, tmp_path: Path) -> None:
     path = tmp_path / f"{arch} {mix}.gguf"
     tiny(arch, **MIXES[mix]).write(path)
     check(compare(logits, path, KERNEL, prompts(60, [1, 2, 3, 4, 6])))
+
+
+def test_show_names_the_experts(tmp_path: Path) -> None:
+    path = tmp_path / "moe.gguf"
+    tiny("phimoe", experts=16).write(path)
+    command = [sys.executable, "-m", "phicandle", "show", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "feed-forward 128 in each of 16 experts, 2 used" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("arch", ["phi3", "llama"])

@@ -64,6 +64,13 @@ def test_random_weights(dtype: str, tmp_path: Path) -> None:
     check(path, 150, "ice", "hockey on ice")
 
 
+@pytest.mark.parametrize("arch", ["phi2", "phimoe"])
+def test_other_architectures(arch: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{arch}.gguf"
+    write_tiny(path, arch=arch, dtype="Q8_0", context=512)
+    check(path, 100, "ice", "hockey on ice")
+
+
 @pytest.mark.model
 @pytest.mark.slow
 def test_smollm2() -> None:

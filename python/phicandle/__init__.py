@@ -44,6 +44,7 @@ from .errors import (  # noqa: E402
 )
 from .generator import Generator  # noqa: E402
 from .info import CpuInfo, EngineStats, MemoryPlan, ModelInfo, cpu_info  # noqa: E402
+from .likelihood import Perplexity, Score, TokenLogprob  # noqa: E402
 from .params import SamplingParams  # noqa: E402
 from .stream import Stream  # noqa: E402
 from .tokenizer import Tokenizer  # noqa: E402
@@ -78,11 +79,14 @@ __all__ = [
     "NumericalError",
     "OfflineError",
     "OutOfMemoryError",
+    "Perplexity",
     "PhicandleError",
     "QueueFullError",
     "SamplingParams",
+    "Score",
     "Stream",
     "TemplateError",
+    "TokenLogprob",
     "Tokenizer",
     "TokenizerError",
     "UnsupportedCpuError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from . import _phicandle
-from .generator import DEMO
+from .recipe import DEMO
 
 
 def main() -> int:

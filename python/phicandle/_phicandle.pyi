@@ -20,6 +20,7 @@ __all__ = [
     "estimate",
     "panic_for_test",
     "run_cli",
+    "windows",
 ]
 
 __version__: Final[str]
@@ -29,7 +30,8 @@ CHUNK: Final[int]
 LAST: Final[int]
 END: Final[int]
 
-_Event: TypeAlias = tuple[int, str, tuple[int, ...]]
+_TokenLogprob: TypeAlias = tuple[int, float, bytes, tuple[tuple[int, float, bytes], ...]]
+_Event: TypeAlias = tuple[int, str, tuple[int, ...], tuple[_TokenLogprob, ...] | None]
 _Prompt: TypeAlias = tuple[str, str | list[int]]
 _ProgressCallback: TypeAlias = Callable[[str, int, int | None], object]
 
@@ -72,6 +74,8 @@ class _Params(TypedDict):
     include_stop: bool
     ignore_eos: bool
     min_tokens: int
+    logprobs: int | None
+    prompt_logprobs: int | None
     timeout: float | None
 
 class _Outcome(TypedDict):
@@ -80,12 +84,21 @@ class _Outcome(TypedDict):
     usage: dict[str, Any]
     metrics: dict[str, Any]
     seed: int
+    prompt_logprobs: tuple[_TokenLogprob, ...] | None
+    scores: list[tuple[_TokenLogprob, ...]]
 
 @final
 class RawGenerator:
     @staticmethod
     def load(options: _Options, progress: _ProgressCallback | None) -> RawGenerator: ...
     def submit(self, prompt: _Prompt, params: _Params) -> RawStream: ...
+    def score(
+        self,
+        prompt: _Prompt,
+        continuations: Sequence[str | Sequence[int]],
+        top: int,
+        timeout: float | None,
+    ) -> RawStream: ...
     def tokenizer(self) -> RawTokenizer: ...
     def info(self) -> dict[str, Any]: ...
     def stats(self) -> dict[str, Any]: ...
@@ -95,7 +108,7 @@ class RawGenerator:
 @final
 class RawStream:
     def next(self, timeout: float | None) -> _Event: ...
-    def written(self) -> tuple[str, tuple[int, ...]]: ...
+    def written(self) -> tuple[str, tuple[int, ...], tuple[_TokenLogprob, ...] | None]: ...
     def outcome(self) -> _Outcome | None: ...
     def done(self) -> bool: ...
     def cancelled(self) -> bool: ...
@@ -127,4 +140,5 @@ def check_params(params: _Params) -> None: ...
 def estimate(options: _Options, progress: _ProgressCallback | None) -> dict[str, Any]: ...
 def cpu_info() -> dict[str, Any]: ...
 def run_cli(argv: list[str], demo: str) -> int: ...
+def windows(length: int, window: int, stride: int) -> list[tuple[int, int, int]]: ...
 def panic_for_test() -> None: ...

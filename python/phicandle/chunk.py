@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .completion import Metrics, Usage
+    from .likelihood import TokenLogprob
     from .types import FinishReason
 
 
@@ -20,7 +21,7 @@ class Chunk(str):
 
     Attributes:
         token_ids: The tokens whose text completed with this chunk.
-        logprobs: `None` in this version.
+        logprobs: With `logprobs=`, how likely each of `token_ids` was; else `None`.
         index: Which of several answers this belongs to: 0 in this version. (`str.index` is hidden by it; use `find`.)
         finish_reason: On the last chunk "stop", "length", "cancelled" or "timeout"; else `None`.
         usage: On the last chunk, the tokens read and written; else `None`.
@@ -37,7 +38,7 @@ class Chunk(str):
     __slots__ = ("finish_reason", "index", "logprobs", "metrics", "token_ids", "usage")
 
     token_ids: tuple[int, ...]
-    logprobs: None
+    logprobs: tuple[TokenLogprob, ...] | None
     index: int  # type: ignore[assignment] # hides str.index; `find` does the same work
     finish_reason: FinishReason | None
     usage: Usage | None
@@ -50,13 +51,14 @@ class Chunk(str):
         finish_reason: FinishReason | None = None,
         usage: Usage | None = None,
         metrics: Metrics | None = None,
+        logprobs: tuple[TokenLogprob, ...] | None = None,
         *,
         index: int = 0,
     ) -> Self:
         """Makes a chunk; only phicandle itself needs to."""
         chunk = super().__new__(cls, text)
         chunk.token_ids = token_ids
-        chunk.logprobs = None
+        chunk.logprobs = logprobs
         chunk.index = index
         chunk.finish_reason = finish_reason
         chunk.usage = usage
@@ -64,5 +66,5 @@ class Chunk(str):
         return chunk
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = (str(self), self.token_ids, self.finish_reason, self.usage, self.metrics)
+        fields = (str(self), self.token_ids, self.finish_reason, self.usage, self.metrics, self.logprobs)
         return Chunk, fields

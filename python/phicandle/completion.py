@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .likelihood import TokenLogprob, openai_chat, openai_text, token_logprobs
 from .record import Record
 
 TYPE_CHECKING = False
@@ -141,9 +142,11 @@ class Completion(Record):
         metrics: Times taken.
         seed: The seed that repeats this answer; `None` while it is still being written.
         model: The model's name.
+        logprobs: With `logprobs=`, how likely each of `token_ids` was; else `None`.
+        prompt_logprobs: With `prompt_logprobs=`, how likely each token of the prompt was, the first one `None` as it
+            follows nothing; else `None`.
 
     Attributes:
-        logprobs: `None` in this version.
         parsed: `None` in this version.
         tool_calls: `()` in this version.
         choices: All the answers to the prompt: this one, in this version.
@@ -164,6 +167,7 @@ class Completion(Record):
         "usage",
         "metrics",
         "logprobs",
+        "prompt_logprobs",
         "parsed",
         "tool_calls",
         "seed",
@@ -176,7 +180,8 @@ class Completion(Record):
     stop_reason: str | int | None
     usage: Usage
     metrics: Metrics
-    logprobs: None
+    logprobs: tuple[TokenLogprob, ...] | None
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None
     parsed: None
     tool_calls: tuple[()]
     seed: int | None
@@ -193,6 +198,8 @@ class Completion(Record):
         metrics: Metrics | None = None,
         seed: int | None = None,
         model: str = "",
+        logprobs: tuple[TokenLogprob, ...] | None = None,
+        prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None,
     ) -> None:
         self._fill(
             {
@@ -202,7 +209,8 @@ class Completion(Record):
                 "stop_reason": stop_reason,
                 "usage": usage or Usage(completion_tokens=len(token_ids)),
                 "metrics": metrics or Metrics(),
-                "logprobs": None,
+                "logprobs": logprobs,
+                "prompt_logprobs": prompt_logprobs,
                 "parsed": None,
                 "tool_calls": (),
                 "seed": seed,
@@ -221,7 +229,8 @@ class Completion(Record):
     def to_openai(self, kind: str = "chat") -> dict[str, Any]:
         """Returns the answer in the form of OpenAI's HTTP interface.
 
-        OpenAI has no "cancelled" and no "timeout": both become "length", its word for an incomplete answer.
+        OpenAI has no "cancelled" and no "timeout": both become "length", its word for an incomplete answer. Logprobs
+        are those of the text: a token that ended the turn is left out.
 
         Args:
             kind: "chat" for a `chat.completion`, "text" for a `text_completion`.
@@ -250,6 +259,10 @@ class Completion(Record):
         else:
             choice["text"] = self.text
         choice["logprobs"] = None
+        if self.logprobs is not None:
+            shape = openai_chat if kind == "chat" else openai_text
+            ended = self.token_ids[-1:] == (self.stop_reason,)
+            choice["logprobs"] = shape(self.logprobs[:-1] if ended else self.logprobs)
         choice["finish_reason"] = "length" if reason in ("cancelled", "timeout") else reason
         return {
             "id": ("chatcmpl-" if kind == "chat" else "cmpl-") + _random_id(),
@@ -269,9 +282,11 @@ class Completion(Record):
 def read(raw: _phicandle.RawStream, model: str) -> Completion:
     """Returns what a raw stream has delivered so far, or its whole answer when it has ended."""
     outcome = raw.outcome()
-    text, token_ids = raw.written()
+    text, token_ids, found = raw.written()
+    logprobs = token_logprobs(found)
     if outcome is None:
-        return Completion(text, token_ids=token_ids, model=model)
+        return Completion(text, token_ids=token_ids, model=model, logprobs=logprobs)
+    prompt = token_logprobs(outcome["prompt_logprobs"])
     return Completion(
         text,
         token_ids=token_ids,
@@ -281,6 +296,8 @@ def read(raw: _phicandle.RawStream, model: str) -> Completion:
         metrics=Metrics(**outcome["metrics"]),
         seed=outcome["seed"],
         model=model,
+        logprobs=logprobs,
+        prompt_logprobs=None if prompt is None else (None, *prompt),
     )
 
 

@@ -1,26 +1,21 @@
 """`Generator`: a loaded model that answers prompts."""
 
-# pathlib would slow the import of the package.
-# ruff: noqa: PTH100, PTH110, PTH118, PTH120
-
 from __future__ import annotations
 
-import os
-
 from . import _phicandle
-from .arguments import flag, integer, merge, rename, shown, text, wrong
-from .errors import InvalidParameterError
 from .info import EngineStats, MemoryPlan, model_info
 from .params import resolve
 from .prompt import prepare
+from .recipe import callback, full, options
+from .scoring import TextScore, score_request, scores
 from .stream import Stream
-from .tokenizer import Tokenizer, file_path
+from .tokenizer import Tokenizer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     import weakref
-    from collections.abc import Mapping
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Any
 
@@ -29,9 +24,11 @@ if TYPE_CHECKING:
     from .async_stream import AsyncStream
     from .completion import Completion
     from .info import ModelInfo
+    from .likelihood import Perplexity, Score
     from .params import SamplingParams
     from .types import (
         Backend,
+        Continuations,
         Device,
         GeneratorAliases,
         KvDtype,
@@ -41,22 +38,6 @@ if TYPE_CHECKING:
         StrPath,
     )
     from .waker import LoopWaker
-
-ALIASES = {
-    "model_path": "model",
-    "n_ctx": "context_length",
-    "num_ctx": "context_length",
-    "max_model_len": "context_length",
-    "n_threads": "threads",
-    "num_threads": "threads",
-    "local_files_only": "offline",
-    "memory_limit": "memory",
-}
-
-DEMO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "demo.gguf")
-
-_MEMORY_MODES = ("auto", "repack", "mmap")
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class Generator:
@@ -160,9 +141,9 @@ class Generator:
             "offline": offline,
             "progress": progress,
         }
-        self._recipe = _recipe(given, aliases, "Generator")
+        self._recipe = full(given, aliases, _defaults(), "Generator")
         self._wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaker] | None = None
-        self._raw = _phicandle.RawGenerator.load(_options(self._recipe), _callback(self._recipe["progress"]))
+        self._raw = _phicandle.RawGenerator.load(options(self._recipe), callback(self._recipe["progress"]))
         self._info = model_info(self._raw.info())
         # Imported here: a process without a generator needs no exit hook.
         from .at_exit import watch
@@ -283,6 +264,180 @@ class Generator:
         async with self.astream(prompt, params, **overrides) as stream:
             return await stream.result()
 
+    def score(
+        self,
+        prompt: Prompt,
+        continuations: Continuations,
+        /,
+        *,
+        top_logprobs: int = 0,
+        template: bool | None = None,
+        timeout: float | None = None,
+    ) -> list[Score]:
+        """Tells how likely continuations of a prompt are. The prompt is read once for all of them.
+
+        The `candle` backend cannot go back to the end of a prompt, and reads it again for each continuation of more
+        than one token.
+
+        Args:
+            prompt: As for `stream`.
+            continuations: Texts, or lists of token ids; a `str` alone is one text. After a prompt of raw text, a text
+                is cut into tokens as if it were one with the prompt; after any other, for itself. Token ids leave no
+                question open.
+            top_logprobs: How many of the likeliest tokens to list at each place, 0 to 20.
+            template: As in `SamplingParams`.
+            timeout: Most seconds to take; `None` = no limit.
+
+        Returns:
+            A `Score` for each continuation, in their order.
+
+        Raises:
+            InvalidParameterError: An argument cannot be used; a continuation has no token.
+            ContextOverflowError: The prompt and a continuation are longer than the context.
+            GenerationTimeout: `timeout` ran out.
+            PhicandleError: As for `generate`.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> with Generator("demo") as generator:
+            ...     scores = generator.score("Write a haiku about ice", ["the ice is still", "zzz"])
+            >>> scores[0].mean > scores[1].mean
+            True
+        """
+        raw = self._raw.score(*score_request(prompt, continuations, top_logprobs, template, timeout))
+        with Stream(self, raw) as stream:
+            return scores(raw, stream.result())
+
+    async def ascore(
+        self,
+        prompt: Prompt,
+        continuations: Continuations,
+        /,
+        *,
+        top_logprobs: int = 0,
+        template: bool | None = None,
+        timeout: float | None = None,
+    ) -> list[Score]:
+        """Tells how likely continuations are, leaving the event loop free. Cancelling the task ends the work.
+
+        Args:
+            prompt: As for `score`, and so the others.
+            continuations: As for `score`.
+            top_logprobs: As for `score`.
+            template: As for `score`.
+            timeout: As for `score`.
+
+        Returns:
+            A `Score` for each continuation, in their order.
+
+        Raises:
+            PhicandleError: As for `score`.
+
+        Example:
+            >>> import asyncio
+            >>> from phicandle import Generator
+            >>> len(asyncio.run(Generator("demo").ascore("Write a haiku about ice", ["the ice", "the sea"])))
+            2
+        """
+        from .async_stream import AsyncStream
+
+        waker = self._waker()
+        raw = self._raw.score(*score_request(prompt, continuations, top_logprobs, template, timeout))
+        async with AsyncStream(self, raw, waker) as stream:
+            return scores(raw, await stream.result())
+
+    def perplexity(
+        self,
+        text: str | Sequence[int],
+        /,
+        *,
+        stride: int | None = None,
+        window: int | None = None,
+        bos: bool | None = None,
+        timeout: float | None = None,
+    ) -> Perplexity:
+        """Measures how well the model predicts a text: its perplexity in strided windows.
+
+        A text longer than the window is cut as in Hugging Face's guide to perplexity of fixed-length models: each
+        window begins `stride` tokens after the one before, and in each are scored the tokens that none before has
+        scored. So every token but the first is scored once, and a small stride gives each more to look back at, for
+        more time.
+
+        Args:
+            text: The text, in which control tokens are plain text, or token ids as they are.
+            stride: Tokens from one window to the next, 1 to `window - 1`; `None` = half the window.
+            window: Tokens of a window, 2 to the context length; `None` = the context length.
+            bos: Whether the begin-of-text token goes first: once, not in every window; `None` = as the model's file
+                says. It is never scored. Token ids get none.
+            timeout: Most seconds to take; `None` = no limit.
+
+        Returns:
+            The perplexity and what it was made of.
+
+        Raises:
+            InvalidParameterError: An argument cannot be used; the text has less than two tokens.
+            GenerationTimeout: `timeout` ran out.
+            PhicandleError: As for `generate`.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> with Generator("demo") as generator:
+            ...     found = generator.perplexity("snow on the harbour", stride=64, window=128)
+            >>> (found.windows, float(found) > 1.0)
+            (1, True)
+        """
+        parts = TextScore(
+            self._raw.tokenizer(), self._info.context_length, text, stride, window, bos, timeout
+        )
+        for request in parts.requests():
+            raw = self._raw.score(*request)
+            with Stream(self, raw) as stream:
+                parts.add(scores(raw, stream.result()))
+        return parts.result()
+
+    async def aperplexity(
+        self,
+        text: str | Sequence[int],
+        /,
+        *,
+        stride: int | None = None,
+        window: int | None = None,
+        bos: bool | None = None,
+        timeout: float | None = None,
+    ) -> Perplexity:
+        """Measures how well the model predicts a text, leaving the event loop free.
+
+        Args:
+            text: As for `perplexity`, and so the others.
+            stride: As for `perplexity`.
+            window: As for `perplexity`.
+            bos: As for `perplexity`.
+            timeout: As for `perplexity`.
+
+        Returns:
+            The perplexity and what it was made of.
+
+        Raises:
+            PhicandleError: As for `perplexity`.
+
+        Example:
+            >>> import asyncio
+            >>> from phicandle import Generator
+            >>> asyncio.run(Generator("demo").aperplexity("snow on the harbour")).windows
+            1
+        """
+        from .async_stream import AsyncStream
+
+        waker = self._waker()
+        parts = TextScore(
+            self._raw.tokenizer(), self._info.context_length, text, stride, window, bos, timeout
+        )
+        for request in parts.requests():
+            raw = self._raw.score(*request)
+            async with AsyncStream(self, raw, waker) as stream:
+                parts.add(scores(raw, await stream.result()))
+        return parts.result()
+
     def close(self) -> None:
         """Ends every running answer and frees the model. Closing twice does nothing.
 
@@ -362,8 +517,8 @@ class Generator:
             "offline": offline,
             "progress": progress,
         }
-        recipe = _recipe(given, aliases, "Generator.estimate")
-        return MemoryPlan(**_phicandle.estimate(_options(recipe), _callback(recipe["progress"])))
+        recipe = full(given, aliases, _defaults(), "Generator.estimate")
+        return MemoryPlan(**_phicandle.estimate(options(recipe), callback(recipe["progress"])))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -416,99 +571,10 @@ class Generator:
         return waker
 
 
+def _defaults() -> dict[str, Any]:
+    """The arguments of a `Generator` that was given none."""
+    return {"model": None, **(Generator.__init__.__kwdefaults__ or {})}
+
+
 def _rebuild(cls: type[Generator], recipe: dict[str, Any]) -> Generator:
     return cls(**recipe)
-
-
-def _recipe(given: dict[str, Any], aliases: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns all the arguments of a `Generator` under their own names."""
-    defaults: dict[str, Any] = {"model": None, **(Generator.__init__.__kwdefaults__ or {})}
-    return {**defaults, **merge(given, rename(aliases, defaults, ALIASES, where), defaults, where)}
-
-
-def _options(recipe: dict[str, Any]) -> _phicandle._Options:
-    """Checks the arguments of a `Generator` and returns them for the Rust core."""
-    model, path = _model(recipe["model"])
-    threads, context = recipe["threads"], recipe["context_length"]
-    memory, memory_limit = _memory(recipe["memory"])
-    return {
-        "model": model,
-        "path": path,
-        "filename": _optional_text("filename", recipe["filename"]),
-        "revision": _optional_text("revision", recipe["revision"]),
-        "tokenizer": None if recipe["tokenizer"] is None else file_path("tokenizer", recipe["tokenizer"]),
-        "chat_template": _optional_text("chat_template", recipe["chat_template"]),
-        "device": text("device", recipe["device"]),
-        "backend": text("backend", recipe["backend"]),
-        "threads": None if threads is None else integer("threads", threads, 1, 1024),
-        "context_length": None if context is None else integer("context_length", context, 1),
-        "kv_dtype": text("kv_dtype", recipe["kv_dtype"]),
-        "memory": memory,
-        "memory_limit": memory_limit,
-        "max_batch": integer("max_batch", recipe["max_batch"], 1, 2**20),
-        "max_queue": integer("max_queue", recipe["max_queue"], 0, 2**32),
-        "cache_dir": None if recipe["cache_dir"] is None else file_path("cache_dir", recipe["cache_dir"]),
-        "token": _optional_text("token", recipe["token"], secret=True),
-        "offline": None if recipe["offline"] is None else flag("offline", recipe["offline"]),
-        "bar": recipe["progress"] is True,
-    }
-
-
-def _model(model: object) -> tuple[str | None, str | None]:
-    """Returns a model argument as (hub id, None) or (None, path)."""
-    if model is None:
-        model = os.environ.get("PHICANDLE_MODEL") or None
-        if model is None:
-            return None, None
-    name = file_path("model", model)
-    if not name:
-        raise InvalidParameterError(
-            "model is an empty str.",
-            hint='Pass a path to a .gguf file, a hub id (owner/name), or "demo".',
-            parameter="model",
-        )
-    if isinstance(model, os.PathLike):
-        return None, name
-    if name == "demo":
-        return None, DEMO
-    if name.endswith(".gguf") or os.path.exists(name):
-        return None, name
-    return text("model", name), None
-
-
-def _optional_text(name: str, value: object, *, secret: bool = False) -> str | None:
-    if value is None:
-        return None
-    if secret and not isinstance(value, str):
-        # The value itself stays out of the message: it may be a token in a wrong wrapping.
-        raise wrong(name, "a str or None", type(value))
-    return text(name, value)
-
-
-def _memory(value: object) -> tuple[str, int | None]:
-    """Returns a `memory` argument as where the weights are kept, and the most bytes to plan for."""
-    if isinstance(value, str) and value in _MEMORY_MODES:
-        return value, None
-    if not isinstance(value, str):
-        return "auto", integer("memory", value, 1)
-    digits = value.strip().upper().rstrip("BGIKM ")
-    unit = value.strip().upper()[len(digits) :].strip()
-    try:
-        amount = float(digits) * _UNITS[unit]
-    except (KeyError, ValueError):
-        amount = 0.0
-    if not 1 <= amount < 2**63:
-        raise wrong("memory", 'a number of bytes, text such as "6GB", or "auto", "repack" or "mmap"', value)
-    return "auto", int(amount)
-
-
-def _callback(progress: Any) -> Any:
-    if isinstance(progress, bool):
-        return None
-    if not callable(progress):
-        raise InvalidParameterError(
-            f"progress must be True, False or a callable, not {shown(progress)}.",
-            hint="Pass a callable that takes (file name, bytes so far, bytes in all or None).",
-            parameter="progress",
-        )
-    return progress

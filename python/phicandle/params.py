@@ -35,8 +35,6 @@ ALIASES = {
 # Fields that have a name already, so that programs can be written for them, but only one value in this version.
 _NOT_YET: dict[str, tuple[object, ...]] = {
     "n": (1,),
-    "logprobs": (None,),
-    "prompt_logprobs": (None,),
     "schema": (None,),
     "regex": (None,),
     "choices": (None,),
@@ -74,7 +72,10 @@ class SamplingParams(Record):
             of time ends with `finish_reason="timeout"` and keeps its text.
         template: `None` = a `str` prompt goes through the chat template, unless it begins with one of its control
             tokens; `False` = a `str` prompt is raw text; `True` = always through the template.
-        n, logprobs, prompt_logprobs, schema, regex, choices, grammar, tools, tool_choice, overflow: Only their
+        logprobs: Tell of each written token how likely the model found it, and which this many tokens were the
+            likeliest at its place, 0 to 20: before bias, penalties, temperature and filters. `None` = tell nothing.
+        prompt_logprobs: The same for the tokens of the prompt.
+        n, schema, regex, choices, grammar, tools, tool_choice, overflow: Only their
             defaults in this version.
         **aliases: Names that other libraries use: `max_new_tokens`, `max_completion_tokens`, `sample_len`,
             `num_predict` (`max_tokens`); `temp` (`temperature`); `repetition_penalty` (`repeat_penalty`);
@@ -266,6 +267,8 @@ class SamplingParams(Record):
             "include_stop": self.include_stop,
             "ignore_eos": self.ignore_eos,
             "min_tokens": self.min_tokens,
+            "logprobs": self.logprobs,
+            "prompt_logprobs": self.prompt_logprobs,
             "timeout": self.timeout,
         }
 
@@ -305,7 +308,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
         if not any(type(value) is type(good) and value == good for good in allowed):
             raise _not_yet(name)
     values["tools"] = ()
-    for name in ("max_tokens", "top_k"):
+    for name in ("max_tokens", "top_k", "logprobs", "prompt_logprobs"):
         if values[name] is not None:
             values[name] = integer(name, values[name])
     for name in ("repeat_last_n", "min_tokens"):

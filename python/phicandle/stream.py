@@ -7,6 +7,7 @@ from .arguments import number, wrong
 from .chunk import Chunk
 from .completion import read
 from .errors import GenerationCancelled, GenerationTimeout
+from .likelihood import token_logprobs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,12 +140,13 @@ class Stream:
 
 def chunk_of(raw: _phicandle.RawStream, event: _phicandle._Event, model: str) -> Chunk | None:
     """Returns an event of a raw stream as a chunk; `None` at the end."""
-    kind, text, token_ids = event
+    kind, text, token_ids, found = event
+    logprobs = token_logprobs(found)
     if kind == _phicandle.CHUNK:
-        return Chunk(text, token_ids)
+        return Chunk(text, token_ids, logprobs=logprobs)
     if kind == _phicandle.LAST:
         whole = finished(raw, model)
-        return Chunk(text, token_ids, whole.finish_reason, whole.usage, whole.metrics)
+        return Chunk(text, token_ids, whole.finish_reason, whole.usage, whole.metrics, logprobs)
     return None
 
 

@@ -43,6 +43,9 @@ class Message(TypedDict):
 Prompt = str | Sequence[Message] | Sequence[Mapping[str, Any]] | Sequence[int]
 """A sentence, a list of messages, or a list of token ids."""
 
+Continuations = str | Sequence[str | Sequence[int]]
+"""Texts or lists of token ids that follow a prompt; a `str` alone is one of them."""
+
 
 class SamplingAliases(TypedDict, total=False):
     """Names that other libraries use for fields of `SamplingParams`."""

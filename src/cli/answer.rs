@@ -46,7 +46,7 @@ impl Answer {
                     if echo && !text.ends_with('\n') {
                         console.emit("\n")?;
                     }
-                    return Ok(Self { text, finish });
+                    return Ok(Self { text, finish: *finish });
                 }
                 Poll::Event(Event::Failed(error)) => {
                     // The message starts on a line of its own.

@@ -92,6 +92,8 @@ impl SamplingArgs {
             include_stop: self.include_stop,
             ignore_eos: self.ignore_eos,
             min_tokens: self.min_tokens,
+            logprobs: None,
+            prompt_logprobs: None,
             timeout: self.timeout.map(timeout).transpose()?,
         })
     }

@@ -205,10 +205,14 @@ impl<'a> Report<'a> {
         } else {
             format!("{} heads ({} for keys and values)", plan.n_head, plan.n_head_kv)
         };
+        let experts = match (plan.n_expert, plan.n_expert_used) {
+            (0, _) => String::new(),
+            (all, used) => format!(" in each of {all} experts, {used} used"),
+        };
         rows.push(row([
             "model",
             &format!(
-                "{}, {} layers, width {}, {heads} of {}, feed-forward {}",
+                "{}, {} layers, width {}, {heads} of {}, feed-forward {}{experts}",
                 plan.architecture.name(),
                 plan.n_layer,
                 plan.n_embd,

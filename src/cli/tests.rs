@@ -130,6 +130,8 @@ fn every_sampling_flag_reaches_its_parameter() {
         include_stop: true,
         ignore_eos: true,
         min_tokens: 2,
+        logprobs: None,
+        prompt_logprobs: None,
         timeout: Some(std::time::Duration::from_millis(1500)),
     };
     assert_eq!(args.sampling.params().unwrap(), expected);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::stats::{Metrics, Usage};
 use crate::error::Error;
+use crate::sampling::TokenLogprob;
 
 /// One message of a request.
 #[derive(Debug, Clone)]
@@ -14,18 +15,20 @@ pub enum Event {
     /// New text.
     Chunk(Chunk),
     /// The end, after which nothing comes.
-    Finish(Finish),
+    Finish(Box<Finish>),
     /// A failure, after which nothing comes.
     Failed(Error),
 }
 
 /// Text that has become final: whole code points, no part of a stop string.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Chunk {
     /// The text; never empty.
     pub text: String,
     /// The tokens sampled since the last chunk.
     pub token_ids: Vec<u32>,
+    /// How likely each of them was, when [`SamplingParams::logprobs`](crate::sampling::SamplingParams::logprobs) asks for it.
+    pub logprobs: Option<Vec<TokenLogprob>>,
 }
 
 /// How a request ended.
@@ -37,6 +40,13 @@ pub struct Finish {
     pub stop_reason: Option<StopReason>,
     /// Tokens sampled since the last chunk: the token that ended the turn, for one.
     pub token_ids: Vec<u32>,
+    /// How likely each of those was, when that was asked for.
+    pub logprobs: Option<Vec<TokenLogprob>>,
+    /// How likely the tokens of the prompt were from the second one on, as far as it was read, when
+    /// [`SamplingParams::prompt_logprobs`](crate::sampling::SamplingParams::prompt_logprobs) asks for it.
+    pub prompt_logprobs: Option<Vec<TokenLogprob>>,
+    /// For each continuation of a [`ScoreRequest`](super::ScoreRequest) its tokens, as far as they are known; else empty.
+    pub scores: Vec<Vec<TokenLogprob>>,
     /// Tokens read and written.
     pub usage: Usage,
     /// Times and sizes.
@@ -48,7 +58,7 @@ pub struct Finish {
 /// Why a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// A token that ends the turn, a stop string or a stop token.
+    /// A token that ends the turn, a stop string or a stop token; for a [`ScoreRequest`](super::ScoreRequest), that all is known.
     Stop,
     /// `max_tokens`, or the end of the context.
     Length,
@@ -222,7 +232,7 @@ mod tests {
     #[test]
     fn events_arrive_in_order_and_then_end() {
         let (sender, stream) = channel();
-        sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1] });
+        sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1], logprobs: None });
         sender.end(Event::Failed(super::super::closed()));
         drop(sender);
         assert!(matches!(stream.next(SOON), Poll::Event(Event::Chunk(chunk)) if chunk.text == "a"));
@@ -250,7 +260,7 @@ mod tests {
     #[test]
     fn a_late_waker_is_told_of_waiting_events() {
         let (sender, stream) = channel();
-        sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1] });
+        sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1], logprobs: None });
         let calls = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&calls);
         stream.on_event(Box::new(move || seen.store(true, Ordering::SeqCst)));

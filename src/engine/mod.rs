@@ -8,6 +8,7 @@ mod options;
 mod place;
 mod request;
 mod scheduler;
+mod scores;
 mod sequence;
 mod stats;
 mod step;
@@ -15,6 +16,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod windows;
 mod worker;
 
 use std::collections::BTreeSet;
@@ -28,17 +30,20 @@ pub use event::{Chunk, Event, EventStream, Finish, FinishReason, Poll, StopReaso
 pub use info::ModelInfo;
 pub use loaded::LoadedModel;
 pub use options::{Backend, DEFAULT_MAX_BATCH, DEFAULT_MAX_QUEUE, LoadOptions, ModelSource, Progress};
-pub use request::{Prompt, Request};
+pub use request::{Prompt, Request, ScoreRequest};
 pub use stats::{Metrics, Stats, Usage};
+pub use windows::{Window, stride_windows};
 #[cfg(feature = "python")]
 pub(crate) use worker::panic_text;
 
 use crate::chat::{ChatTemplate, Message};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Forward, Limits, MemoryPlan};
+use crate::sampling::{SamplingParams, check_top};
 use crate::tokenizer::Tokenizer;
 use load::Parts;
 use place::Place;
+use scores::Scores;
 use sequence::{Sequence, Start};
 use ticket::Ticket;
 use worker::Status;
@@ -125,16 +130,89 @@ impl Engine {
         if prompt.len() >= limit {
             return Err(overflow(prompt.len(), limit));
         }
+        self.start_sequence(prompt, request.params, None)
+    }
+
+    /// Starts to find out how likely continuations of a prompt are. Returns at once; what is found comes with the last event,
+    /// in [`Finish::scores`]. The prompt is computed once for all of them, where the backend can go back to its end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidParameter`] for a prompt or continuations that cannot be used, and those of [`Engine::submit`].
+    pub fn score(&self, request: ScoreRequest) -> Result<EventStream> {
+        let inner = &*self.inner;
+        inner.check_alive()?;
+        check_top("top_logprobs", request.top)?;
+        let prompt = self.prompt_tokens(&request.prompt)?;
+        if request.continuations.is_empty() || request.continuations.iter().any(Vec::is_empty) {
+            return Err(Error::invalid(
+                "continuations",
+                "There is no continuation, or one without a token.",
+                "Give at least one continuation, and text or token ids in each.",
+            ));
+        }
+        for tokens in &request.continuations {
+            inner.check_ids("continuations", tokens)?;
+        }
+        let scores = Scores::new(request.continuations, request.top);
+        let (limit, length) = (inner.limits.context_length, prompt.len().saturating_add(scores.longest()));
+        if length > limit {
+            return Err(Error::new(
+                ErrorKind::ContextOverflow { prompt_tokens: length, limit },
+                format!(
+                    "The prompt and its longest continuation have {length} tokens, and the context holds {limit}."
+                ),
+                "Shorten them, or make the Generator with a larger context_length= if the model allows it.",
+            ));
+        }
+        let params = SamplingParams { timeout: request.timeout, seed: Some(0), ..SamplingParams::default() };
+        params.validate(inner.limits.vocab_size)?;
+        self.start_sequence(prompt, params, Some(scores))
+    }
+
+    /// The token ids of a text that follows `prompt`: what encoding both together adds to the prompt's own tokens, where the
+    /// prompt is raw text and its tokens stay what they are; else those of the text alone.
+    ///
+    /// # Errors
+    /// As [`Engine::prompt_tokens`].
+    pub fn continuation_tokens(&self, prompt: &Prompt, text: &str) -> Result<Vec<u32>> {
+        let tokenizer = &self.inner.tokenizer;
+        let raw = match prompt {
+            Prompt::Raw(raw) => Some(raw),
+            Prompt::Text(raw) if tokenizer.begins_with_control(raw) => Some(raw),
+            _ => None,
+        };
+        if let Some(raw) = raw {
+            let (before, whole) = (
+                tokenizer.encode_prompt(raw, None)?,
+                tokenizer.encode_prompt(&format!("{raw}{text}"), None)?,
+            );
+            if let Some(rest) = whole.strip_prefix(&*before).filter(|rest| !rest.is_empty()) {
+                return Ok(rest.to_vec());
+            }
+        }
+        tokenizer.encode(text, Some(false))
+    }
+
+    /// Sends a new sequence to the worker.
+    fn start_sequence(
+        &self,
+        prompt: Vec<u32>,
+        params: SamplingParams,
+        scores: Option<Scores>,
+    ) -> Result<EventStream> {
+        let inner = &*self.inner;
         let most = inner.max_queue.saturating_add(inner.limits.slots);
         let ticket = Ticket::take(&inner.taken, most).ok_or_else(|| inner.queue_full())?;
         let (events, stream) = event::channel();
         let sequence = Sequence::new(Start {
             prompt,
-            seed: request.params.seed.unwrap_or_else(rand::random),
-            params: request.params,
+            seed: params.seed.unwrap_or_else(rand::random),
+            params,
+            scores,
+            rewinds: inner.limits.rewinds,
             end_of_turn: inner.end_of_turn.clone(),
             tokenizer: Arc::clone(&inner.tokenizer),
-            context_length: limit,
+            context_length: inner.limits.context_length,
             load: inner.load,
             events,
             ticket,
@@ -164,14 +242,7 @@ impl Engine {
             Prompt::Messages(messages) if messages.is_empty() => return Err(empty_prompt()),
             Prompt::Messages(messages) => self.templated(messages)?,
             Prompt::Tokens(ids) => {
-                let size = self.inner.limits.vocab_size;
-                if let Some(id) = ids.iter().find(|&&id| id as usize >= size) {
-                    return Err(Error::invalid(
-                        "prompt",
-                        format!("The prompt holds the token id {id}, and the vocabulary has {size} entries."),
-                        format!("Use ids from 0 to {}.", size.saturating_sub(1)),
-                    ));
-                }
+                self.inner.check_ids("prompt", ids)?;
                 ids.clone()
             }
         };
@@ -230,6 +301,18 @@ impl Inner {
             return Err(closed());
         }
         self.status.broken().map_or(Ok(()), Err)
+    }
+
+    fn check_ids(&self, parameter: &str, ids: &[u32]) -> Result<()> {
+        let size = self.limits.vocab_size;
+        match ids.iter().find(|&&id| id as usize >= size) {
+            None => Ok(()),
+            Some(id) => Err(Error::invalid(
+                parameter,
+                format!("`{parameter}` holds the token id {id}, and the vocabulary has {size} entries."),
+                format!("Use ids from 0 to {}.", size.saturating_sub(1)),
+            )),
+        }
     }
 
     fn queue_full(&self) -> Error {

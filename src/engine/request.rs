@@ -1,5 +1,7 @@
 //! What a caller asks for.
 
+use std::time::Duration;
+
 use crate::chat::Message;
 use crate::sampling::SamplingParams;
 
@@ -10,6 +12,19 @@ pub struct Request {
     pub prompt: Prompt,
     /// How.
     pub params: SamplingParams,
+}
+
+/// A prompt, and continuations of it of which the model shall say how likely they are.
+#[derive(Debug, Clone)]
+pub struct ScoreRequest {
+    /// What comes before each continuation.
+    pub prompt: Prompt,
+    /// Token ids, at least one in each; [`Engine::continuation_tokens`](super::Engine::continuation_tokens) makes them of text.
+    pub continuations: Vec<Vec<u32>>,
+    /// How many of the likeliest tokens to list at each place, up to [`MOST_LOGPROBS`](crate::sampling::MOST_LOGPROBS).
+    pub top: usize,
+    /// Ends the work with what is known by then.
+    pub timeout: Option<Duration>,
 }
 
 /// The three forms of a prompt.

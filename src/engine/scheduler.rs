@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::sequence::Sequence;
-use crate::model::{Batch, Limits, Run};
+use crate::model::{Batch, LOGIT_ROWS, Limits, Run};
 
 /// Waiting sequences, and those in a slot.
 pub(super) struct Scheduler {
@@ -58,17 +58,20 @@ impl Scheduler {
     }
 
     /// The next pass: the next tokens of every sequence in a slot. A run's worth of tokens is shared by all of them, so that a
-    /// pass is not longer for many prompts than for one; a sequence for which none is left gets one.
+    /// pass is not longer for many prompts than for one; a sequence for which none is left gets one. Rows of logits are shared
+    /// out in the same way.
     pub(super) fn plan(&mut self) -> Batch {
-        let mut left = self.run_tokens;
+        let (mut left, mut rows) = (self.run_tokens, LOGIT_ROWS);
         let runs = self
             .slots
             .iter_mut()
             .enumerate()
             .filter_map(|(slot, sequence)| {
-                let (start, tokens, wants_logits) = sequence.as_mut()?.next_tokens(left);
-                left = left.saturating_sub(tokens.len());
-                Some(Run { slot, start, tokens: tokens.to_vec(), wants_logits })
+                let (start, tokens, logits_from) = sequence.as_mut()?.next_tokens(left, rows);
+                let run = Run { slot, start, tokens: tokens.to_vec(), logits_from };
+                left = left.saturating_sub(run.tokens.len());
+                rows = rows.saturating_sub(run.logit_rows());
+                Some(run)
             })
             .collect();
         Batch { runs }

@@ -5,20 +5,42 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::{Chunk, Event, EventSender, Finish, FinishReason, StopReason};
+use super::scores::{Next, Scores};
 use super::stats::{Clock, Usage};
 use super::stop::StopMatcher;
 use super::ticket::Ticket;
 use crate::error::{Error, Result};
-use crate::sampling::{Sampler, SamplingParams};
+use crate::sampling::{Logprobs, Sampler, SamplingParams, TokenLogprob};
 use crate::tokenizer::{TokenStream, Tokenizer};
 
 /// Tokens for which a backend takes memory at a time.
 const KV_BLOCK: usize = 64;
 
+/// Tokens with what the model said of them, where that was asked for.
+struct Noted {
+    reader: Logprobs,
+    tokens: Vec<TokenLogprob>,
+}
+
+impl Noted {
+    fn of(top: Option<usize>) -> Option<Self> {
+        top.map(|top| Self { reader: Logprobs::new(top), tokens: Vec::new() })
+    }
+}
+
 /// One request on its way from prompt to answer.
 pub(super) struct Sequence {
     prompt: Vec<u32>,
     prefilled: usize,
+    /// Position of the first token of the prompt whose row of logits is wanted.
+    rows_from: usize,
+    /// Continuations to score in place of an answer.
+    scores: Option<Scores>,
+    /// Whether the backend can go back to the end of the prompt.
+    rewinds: bool,
+    prompt_logprobs: Option<Noted>,
+    /// Of `generated`.
+    logprobs: Option<Noted>,
     generated: Vec<u32>,
     /// How many of `generated` were sent.
     sent: usize,
@@ -49,6 +71,8 @@ pub(super) type Ending = (FinishReason, Option<StopReason>);
 pub(super) struct Start {
     pub(super) prompt: Vec<u32>,
     pub(super) params: SamplingParams,
+    pub(super) scores: Option<Scores>,
+    pub(super) rewinds: bool,
     pub(super) seed: u64,
     pub(super) end_of_turn: BTreeSet<u32>,
     pub(super) tokenizer: Arc<Tokenizer>,
@@ -60,16 +84,22 @@ pub(super) struct Start {
 
 impl Sequence {
     pub(super) fn new(start: Start) -> Self {
-        let Start { prompt, params, seed, end_of_turn, tokenizer, context_length, load, events, ticket } =
-            start;
+        let Start { prompt, params, scores, rewinds, seed, end_of_turn, .. } = start;
+        let Start { tokenizer, context_length, load, events, ticket, .. } = start;
         let mut end_ids: BTreeSet<u32> = params.stop_token_ids.iter().copied().collect();
         if !params.ignore_eos {
             end_ids.extend(end_of_turn);
         }
         let clock = Clock::start();
+        let every_row = params.prompt_logprobs.is_some();
         Self {
+            rows_from: if every_row { 0 } else { prompt.len().saturating_sub(1) },
             prompt,
             prefilled: 0,
+            scores,
+            rewinds,
+            prompt_logprobs: Noted::of(params.prompt_logprobs),
+            logprobs: Noted::of(params.logprobs),
             generated: Vec::new(),
             sent: 0,
             seed,
@@ -89,31 +119,50 @@ impl Sequence {
         }
     }
 
-    /// The next tokens to compute, at most `limit` of them, with the position of the first and whether their logits are
-    /// wanted: a piece of the prompt, or the token sampled last.
-    pub(super) fn next_tokens(&mut self, limit: usize) -> (usize, &[u32], bool) {
+    /// The next tokens to compute, at most `limit` of them, with the position of the first and the index of the first one whose
+    /// logits are wanted: a piece of the prompt, of a continuation to score, or the token sampled last. At most `rows` rows are
+    /// wanted; one is always allowed, as one token is.
+    pub(super) fn next_tokens(&mut self, limit: usize, rows: usize) -> (usize, &[u32], usize) {
         self.clock.begin();
-        match self.generated.last() {
-            None => {
-                let end = self.prompt.len().min(self.prefilled + limit.max(1));
-                (self.prefilled, &self.prompt[self.prefilled..end], end == self.prompt.len())
+        let (limit, rows) = (limit.max(1), rows.max(1));
+        let (length, start) = (self.prompt.len(), self.prefilled);
+        if start < length {
+            let wanted = self.rows_from.max(start);
+            let end = length.min(start + limit).min(wanted + rows);
+            return (start, &self.prompt[start..end], wanted.min(end) - start);
+        }
+        match &self.scores {
+            Some(scores) => {
+                let left = scores.left();
+                (length + scores.computed(), &left[..left.len().min(limit).min(rows)], 0)
             }
-            Some(last) => (self.prompt.len() + self.generated.len() - 1, std::slice::from_ref(last), true),
+            None => {
+                let last = self.generated.len().saturating_sub(1);
+                (length + last, &self.generated[last..], 0)
+            }
         }
     }
 
     /// Tokens that the prompt and the answer have at most, in whole blocks of memory.
     pub(super) fn most_tokens(&self) -> usize {
-        let answer = self.params.max_tokens.unwrap_or(self.context_length);
+        let answer = match &self.scores {
+            Some(scores) => scores.longest(),
+            None => self.params.max_tokens.unwrap_or(self.context_length),
+        };
         let most = self.prompt.len().saturating_add(answer).min(self.context_length);
         most.next_multiple_of(KV_BLOCK)
     }
 
-    /// Tells the sequence that `count` tokens of its prompt were computed.
-    pub(super) fn advance(&mut self, count: usize) {
-        if self.generated.is_empty() {
+    /// Tells the sequence that `count` of its tokens were computed; returns how many of them were given, not sampled.
+    pub(super) fn advance(&mut self, count: usize) -> usize {
+        if self.prefilled < self.prompt.len() {
             self.prefilled += count;
+        } else if let Some(scores) = &mut self.scores {
+            scores.advance(count);
+        } else {
+            return 0;
         }
+        count
     }
 
     /// Whether the caller or the clock has ended this sequence.
@@ -127,17 +176,44 @@ impl Sequence {
         }
     }
 
-    /// Takes the logits of the next position: samples a token, sends the text that became final, and says whether the
-    /// answer has ended.
+    /// Takes the row of logits after the token at `position`, and says whether the request has ended.
     ///
     /// # Errors
     /// [`ErrorKind::Numerical`](crate::ErrorKind::Numerical) when no token can be chosen.
-    pub(super) fn accept(&mut self, logits: &mut [f32]) -> Result<Option<Ending>> {
+    pub(super) fn accept(&mut self, position: usize, logits: &mut [f32]) -> Result<Option<Ending>> {
+        if let Some(&next) = self.prompt.get(position + 1) {
+            if let Some(noted) = &mut self.prompt_logprobs {
+                noted.reader.read(logits)?;
+                noted.tokens.push(noted.reader.of(next)?);
+            }
+            return Ok(None);
+        }
+        let Some(scores) = &mut self.scores else { return self.write(logits) };
+        match scores.accept(position + 1 - self.prompt.len(), logits)? {
+            Next::Nothing => return Ok(Some((FinishReason::Stop, None))),
+            Next::Continuation if !self.rewinds => {
+                // All over again, but its rows are known.
+                (self.prefilled, self.rows_from) = (0, self.prompt.len());
+            }
+            Next::Continuation | Next::Tokens => {}
+        }
+        Ok(None)
+    }
+
+    /// Samples a token, sends the text that became final, and says whether the answer has ended.
+    fn write(&mut self, logits: &mut [f32]) -> Result<Option<Ending>> {
+        // The sampler changes the row, so it is read before.
+        if let Some(noted) = &mut self.logprobs {
+            noted.reader.read(logits)?;
+        }
         let early = self.generated.len() < self.params.min_tokens;
         let banned = if early { self.banned.as_slice() } else { &[] };
         let token = self.sampler.sample(logits, &self.generated, banned)?;
         self.clock.token();
         self.generated.push(token);
+        if let Some(noted) = &mut self.logprobs {
+            noted.tokens.push(noted.reader.of(token)?);
+        }
         if self.end_ids.contains(&token) {
             if self.params.include_stop && self.params.stop_token_ids.contains(&token) {
                 let text = self.spell(token)?;
@@ -181,15 +257,18 @@ impl Sequence {
             cached_tokens: 0,
         };
         let metrics = self.clock.metrics(usage, self.prefilled, self.load, kv_bytes);
-        let token_ids = self.generated.split_off(self.sent.min(self.generated.len()));
-        self.events.end(Event::Finish(Finish {
+        let (token_ids, logprobs) = self.unsent();
+        self.events.end(Event::Finish(Box::new(Finish {
             reason,
             stop_reason,
             token_ids,
+            logprobs,
+            prompt_logprobs: self.prompt_logprobs.map(|noted| noted.tokens),
+            scores: self.scores.map(Scores::into_found).unwrap_or_default(),
             usage,
             metrics,
             seed: self.seed,
-        }));
+        })));
     }
 
     /// Ends the sequence with a failure.
@@ -208,9 +287,15 @@ impl Sequence {
 
     fn send(&mut self, text: String) {
         if !text.is_empty() {
-            let token_ids = self.generated[self.sent..].to_vec();
-            self.sent = self.generated.len();
-            self.events.chunk(Chunk { text, token_ids });
+            let (token_ids, logprobs) = self.unsent();
+            self.events.chunk(Chunk { text, token_ids, logprobs });
         }
+    }
+
+    /// The tokens that no event has told of yet, and what is known of them.
+    fn unsent(&mut self) -> (Vec<u32>, Option<Vec<TokenLogprob>>) {
+        let token_ids = self.generated[self.sent..].to_vec();
+        self.sent = self.generated.len();
+        (token_ids, self.logprobs.as_mut().map(|noted| std::mem::take(&mut noted.tokens)))
     }
 }

@@ -3,7 +3,7 @@
 use super::scheduler::Scheduler;
 use super::sequence::{Ending, Sequence};
 use crate::error::{Error, Result};
-use crate::model::{Forward, Logits};
+use crate::model::{Forward, Logits, Run};
 
 /// What one step changed.
 #[derive(Default)]
@@ -65,24 +65,26 @@ pub(super) fn step(
     let mut rows = logits.rows_mut();
     for run in &batch.runs {
         let Some(sequence) = scheduler.slot_mut(run.slot) else { continue };
-        if run.tokens.len() > 1 || run.start == 0 || !run.wants_logits {
-            progress.prompt_tokens += run.tokens.len() as u64;
-        }
-        sequence.advance(run.tokens.len());
-        if !run.wants_logits {
-            continue;
-        }
-        let accepted = match rows.next() {
-            Some(row) => sequence.accept(row),
-            None => Err(Error::internal("The model gave fewer rows of logits than it was asked for.")),
-        };
-        match accepted {
-            Ok(None) => {}
-            Ok(Some(ending)) => leave(scheduler, model, run.slot, Ok(ending), &mut progress),
-            Err(error) => leave(scheduler, model, run.slot, Err(error), &mut progress),
+        progress.prompt_tokens += sequence.advance(run.tokens.len()) as u64;
+        let wanted: Vec<&mut [f32]> = rows.by_ref().take(run.logit_rows()).collect();
+        if let Some(ending) = accept(sequence, run, wanted).transpose() {
+            leave(scheduler, model, run.slot, ending, &mut progress);
         }
     }
     progress
+}
+
+/// Gives a sequence the rows that it asked for, until it ends.
+fn accept(sequence: &mut Sequence, run: &Run, rows: Vec<&mut [f32]>) -> Result<Option<Ending>> {
+    if rows.len() < run.logit_rows() {
+        return Err(Error::internal("The model gave fewer rows of logits than it was asked for."));
+    }
+    for (row, position) in rows.into_iter().zip(run.start + run.logits_from..) {
+        if let Some(ending) = sequence.accept(position, row)? {
+            return Ok(Some(ending));
+        }
+    }
+    Ok(None)
 }
 
 fn end_interrupted(scheduler: &mut Scheduler, model: &mut dyn Forward, progress: &mut Progress) {

@@ -1,5 +1,7 @@
 //! The engine with a scripted model: scheduling, stopping and failing, without weights.
 
+mod scoring;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,7 +14,7 @@ use super::sequence::{Sequence, Start};
 use super::ticket::Ticket;
 use super::*;
 use crate::gguf::{Architecture, ModelPlan, RopePlan, RopeScaling};
-use crate::model::{Batch, Device, Logits, available_memory};
+use crate::model::{Batch, Device, LOGIT_ROWS, Logits, available_memory};
 use crate::sampling::SamplingParams;
 
 const CONTEXT: usize = 64;
@@ -32,6 +34,8 @@ enum Script {
     Failing,
     /// Panics in every pass.
     Panicking,
+    /// Says the alphabet, and cannot go back in a sequence.
+    OneWay,
     /// Waits in the first pass with several sequences until it is told to stop.
     Stopped,
 }
@@ -54,6 +58,7 @@ impl Forward for Scripted {
             context_length: CONTEXT,
             kv_tokens: CONTEXT * self.seen.len(),
             vocab_size: self.vocab_size,
+            rewinds: self.script != Script::OneWay,
         }
     }
 
@@ -73,17 +78,19 @@ impl Forward for Scripted {
             if run.start == 0 {
                 seen.clear();
             }
-            assert_eq!(run.start, seen.len(), "positions are continuous");
+            assert!(run.start <= seen.len(), "positions are continuous");
+            assert!(run.start == seen.len() || self.script != Script::OneWay, "no way back");
+            seen.truncate(run.start);
             seen.extend(&run.tokens);
             self.longest_run.fetch_max(run.tokens.len(), Ordering::SeqCst);
             match self.script {
                 Script::Failing => return Err(Error::internal("Scripted failure.")),
                 Script::Panicking => panic!("scripted panic"),
                 Script::Slow => std::thread::sleep(Duration::from_millis(1)),
-                Script::Alphabet | Script::NotANumber | Script::Stopped => {}
+                Script::Alphabet | Script::NotANumber | Script::OneWay | Script::Stopped => {}
             }
-            if run.wants_logits {
-                let last = *run.tokens.last().unwrap() as usize;
+            for &token in &run.tokens[run.logits_from..] {
+                let last = token as usize;
                 let row = logits.push_row();
                 if self.script == Script::NotANumber {
                     row.fill(f32::NAN);
@@ -232,7 +239,7 @@ fn read(stream: &EventStream) -> (String, Event) {
 
 fn finish(event: Event) -> Finish {
     match event {
-        Event::Finish(finish) => finish,
+        Event::Finish(finish) => *finish,
         other => panic!("not a finish: {other:?}"),
     }
 }
@@ -464,7 +471,8 @@ fn sequences_in_several_slots_do_not_mix() {
 /// streams.
 fn scheduler(kv_tokens: usize, prompts: &[usize]) -> (Scheduler, Vec<EventStream>) {
     const LONG: usize = 1024;
-    let limits = Limits { slots: 4, run_tokens: RUN, context_length: LONG, kv_tokens, vocab_size: 30 };
+    let limits =
+        Limits { slots: 4, run_tokens: RUN, context_length: LONG, kv_tokens, vocab_size: 30, rewinds: true };
     let mut scheduler = Scheduler::new(limits);
     let (tokenizer, taken) = (Arc::new(tokenizer()), Arc::<AtomicUsize>::default());
     let mut streams = Vec::new();
@@ -473,6 +481,8 @@ fn scheduler(kv_tokens: usize, prompts: &[usize]) -> (Scheduler, Vec<EventStream
         streams.push(stream);
         scheduler.push(Sequence::new(Start {
             prompt: vec![0; length],
+            scores: None,
+            rewinds: true,
             params: SamplingParams { max_tokens: Some(8), ..SamplingParams::default() },
             seed: 0,
             end_of_turn: BTreeSet::new(),
@@ -522,7 +532,7 @@ fn the_prompts_of_a_pass_share_one_run() {
         let batch = scheduler.plan();
         for run in &batch.runs {
             scheduler.slot_mut(run.slot).unwrap().advance(run.tokens.len());
-            if run.wants_logits {
+            if run.logit_rows() > 0 {
                 drop(scheduler.take(run.slot));
             }
         }

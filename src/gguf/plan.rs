@@ -129,7 +129,7 @@ impl ModelPlan {
         let n_head_kv = keys.count_or("attention.head_count_kv", 1..=1024, n_head)?;
         let n_ff = keys.required("feed_forward_length", 1..=1 << 20)?;
         let context_length = keys.required("context_length", 1..=1 << 20)?;
-        let (n_expert, n_expert_used) = read_experts(&keys, architecture)?;
+        let (n_expert, n_expert_used) = read_experts(&keys, architecture, n_ff)?;
         let sliding_window =
             keys.count("attention.sliding_window", 0..=1 << 31)?.filter(|&window| window > 0);
         let norm_eps = read_norm_eps(&keys, architecture)?;
@@ -224,14 +224,20 @@ fn read_architecture(metadata: &Metadata) -> Result<Architecture> {
 }
 
 /// Experts of a mixture, and how many of them a token goes through; zeros for a plain model.
-fn read_experts(keys: &Keys<'_>, architecture: Architecture) -> Result<(usize, usize)> {
+fn read_experts(keys: &Keys<'_>, architecture: Architecture, n_ff: usize) -> Result<(usize, usize)> {
     const ALL: &str = "expert_count";
     const USED: &str = "expert_used_count";
+    const WIDTH: &str = "expert_feed_forward_length";
     if architecture == Architecture::PhiMoe {
         let experts = keys.required(ALL, 2..=256)?;
         let used = keys.required(USED, 1..=256)?;
         if used > experts {
             return Err(keys.bad(USED, format!("is {used}, more than expert_count, {experts}.")));
+        }
+        if let Some(width) = keys.count(WIDTH, 1..=1 << 20)?
+            && width != n_ff
+        {
+            return Err(keys.bad(WIDTH, format!("is {width}, and feed_forward_length is {n_ff}.")));
         }
         if used != 2 {
             let name = keys.name(USED);

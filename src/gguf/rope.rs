@@ -79,18 +79,26 @@ pub(super) fn read_rope(
     let freq_base = keys.float("rope.freq_base", 1.0..=1e12)?.unwrap_or(DEFAULT_FREQ_BASE) as f32;
     let scaling = read_scaling(header, keys, context)?;
     let frequency_factors = header.tensor(FREQUENCY_FACTORS).is_some();
+    if frequency_factors && matches!(scaling, RopeScaling::LongRope { .. }) {
+        let message =
+            format!("The file has `{FREQUENCY_FACTORS}`, and `{LONG_FACTORS}` too; one is too many.");
+        return Err(Error::corrupt(FREQUENCY_FACTORS, None, message));
+    }
     Ok(RopePlan { dimension_count, freq_base, scaling, frequency_factors })
 }
 
 fn read_scaling(header: &Header, keys: &Keys<'_>, context: usize) -> Result<RopeScaling> {
     const TYPE: &str = "rope.scaling.type";
     let kind = keys.text(TYPE)?;
-    let factor = match keys.float("rope.scaling.factor", 0.0..=MAX_FACTOR)? {
-        Some(factor) => Some(factor),
-        None => keys.float("rope.scale_linear", 0.0..=MAX_FACTOR)?,
-    };
     // Zero stands for "not set", as in llama.cpp.
-    let factor = factor.filter(|&factor| factor > 0.0).map(|factor| factor as f32);
+    let named =
+        |key: &str| keys.float(key, 0.0..=MAX_FACTOR).map(|factor| factor.filter(|&factor| factor > 0.0));
+    let factor = match (named("rope.scaling.factor")?, named("rope.scale_linear")?) {
+        (Some(new), Some(old)) if new.to_bits() != old.to_bits() => {
+            return Err(keys.bad("rope.scale_linear", format!("is {old}, and rope.scaling.factor is {new}.")));
+        }
+        (new, old) => new.or(old).map(|factor| factor as f32),
+    };
     let original = keys.count("rope.scaling.original_context_length", 1..=1 << 24)?;
     let attention_factor = keys
         .float("rope.scaling.attn_factor", 0.0..=MAX_FACTOR)?

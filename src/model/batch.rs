@@ -1,5 +1,9 @@
 //! What goes through a model in one pass, and what comes out.
 
+/// Rows of logits that the sequences of one pass share, beyond one for each of them: they are what scoring a text asks for, and
+/// a row of the largest vocabulary of the family takes 800 kB.
+pub const LOGIT_ROWS: usize = 32;
+
 /// One forward pass: runs of new tokens, each of another sequence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -16,11 +20,19 @@ pub struct Run {
     pub start: usize,
     /// The tokens, at least one.
     pub tokens: Vec<u32>,
-    /// Whether a row of logits for the next position is wanted.
-    pub wants_logits: bool,
+    /// Index into `tokens` of the first one whose row of logits, for the position after it, is wanted; those of all tokens that
+    /// follow are wanted too. `tokens.len()`: none.
+    pub logits_from: usize,
 }
 
-/// Rows of logits, one per run that wants them. The memory is reused from pass to pass.
+impl Run {
+    /// Rows of logits that are wanted.
+    pub fn logit_rows(&self) -> usize {
+        self.tokens.len().saturating_sub(self.logits_from)
+    }
+}
+
+/// Rows of logits, those that the runs want. The memory is reused from pass to pass.
 #[derive(Debug, Clone, Default)]
 pub struct Logits {
     values: Vec<f32>,
@@ -46,7 +58,7 @@ impl Logits {
         &mut self.values[start..]
     }
 
-    /// The rows, in the order of the runs that wanted them.
+    /// The rows, in the order of the runs and of their tokens.
     pub fn rows_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
         self.values.chunks_exact_mut(self.width.max(1))
     }

@@ -8,7 +8,7 @@ pub mod native;
 mod storage;
 
 pub use crate::kernels::KvDtype;
-pub use batch::{Batch, Logits, Run};
+pub use batch::{Batch, LOGIT_ROWS, Logits, Run};
 pub use candle::CandleBackend;
 pub use device::Device;
 pub use memory::{MemoryPlan, Resident, available_memory, forget_peak, peak_rss, resident};
@@ -30,6 +30,8 @@ pub struct Limits {
     pub kv_tokens: usize,
     /// Length of a row of logits.
     pub vocab_size: usize,
+    /// Whether a run may start before the end of its sequence. Where not, such a sequence must begin anew.
+    pub rewinds: bool,
 }
 
 /// A loaded model: weights, and the keys and values of the sequences in its slots.
@@ -39,13 +41,15 @@ pub trait Forward: Send {
     /// What this model can take.
     fn limits(&self) -> Limits;
 
-    /// Computes the tokens of `batch` and writes one row of logits, for the position after its last token, into `logits`
-    /// for each [`Run`] that wants them, in the order of the runs.
+    /// Computes the tokens of `batch` and writes the rows of logits that each [`Run`] wants into `logits`, in the order of the
+    /// runs and of their tokens. A row is the same whether it is wanted alone or with others, to the last bit; on the `candle`
+    /// backend as long as the tokens before the first wanted one come in the same pieces.
     ///
     /// `stop` is asked now and then. When it says so, the pass ends early and gives `false`; the batch then counts as not
     /// computed, and its runs may come again.
     ///
-    /// A run that starts at position 0 begins a new sequence in its slot; any other continues the one there.
+    /// A run that starts at position 0 begins a new sequence in its slot. Any other continues the one there; one that starts
+    /// before its end takes the place of what was there from that position on, where [`Limits::rewinds`].
     ///
     /// # Errors
     /// What the backend reports. The slots of the batch are then unusable until their sequences begin anew.

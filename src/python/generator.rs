@@ -6,12 +6,13 @@ use pyo3::types::PyDict;
 use super::error::raise;
 use super::options::Options;
 use super::params::Params;
-use super::prompt::{Content, prompt};
+use super::prompt::{Content, Continuation, prompt};
 use super::stream::RawStream;
 use super::tokenizer::RawTokenizer;
 use super::{facts, gil, loader, log};
-use crate::engine::{Engine, Request};
+use crate::engine::{Engine, Request, ScoreRequest};
 use crate::error::Error;
+use crate::sampling::timeout;
 
 /// A loaded model and the engine that runs it.
 #[pyclass(frozen, module = "phicandle._phicandle")]
@@ -54,7 +55,36 @@ impl RawGenerator {
                 let prompt = self::prompt(&form, content)?;
                 engine.submit(Request { prompt, params: params.into_core()? })
             })
-            .map(RawStream::new)
+            .map(|events| RawStream::new(events, engine.tokenizer().clone()))
+        })
+    }
+
+    /// Starts to find out how likely continuations are, with the `top` likeliest tokens at each place.
+    fn score(
+        &self,
+        py: Python<'_>,
+        prompt: (String, Content),
+        continuations: Vec<Continuation>,
+        top: usize,
+        timeout: Option<f64>,
+    ) -> PyResult<RawStream> {
+        gil::enter(py, || {
+            let engine = self.engine(py)?;
+            log::connect(py)?;
+            let (form, content) = prompt;
+            gil::free(py, || {
+                let prompt = self::prompt(&form, content)?;
+                let continuations = continuations
+                    .into_iter()
+                    .map(|continuation| match continuation {
+                        Continuation::Text(text) => engine.continuation_tokens(&prompt, &text),
+                        Continuation::Ids(ids) => Ok(ids),
+                    })
+                    .collect::<Result<_, Error>>()?;
+                let timeout = timeout.map(self::timeout).transpose()?;
+                engine.score(ScoreRequest { prompt, continuations, top, timeout })
+            })
+            .map(|events| RawStream::new(events, engine.tokenizer().clone()))
         })
     }
 

@@ -6,6 +6,7 @@ mod error;
 mod facts;
 mod generator;
 mod gil;
+mod likelihood;
 mod loader;
 mod log;
 mod options;
@@ -28,6 +29,8 @@ mod _phicandle {
     use super::generator::{RawGenerator, estimate};
     #[pymodule_export]
     use super::gil::panic_for_test;
+    #[pymodule_export]
+    use super::likelihood::windows;
     #[pymodule_export]
     use super::params::check_params;
     #[pymodule_export]

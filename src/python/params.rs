@@ -28,6 +28,8 @@ pub(super) struct Params {
     include_stop: bool,
     ignore_eos: bool,
     min_tokens: usize,
+    logprobs: Option<usize>,
+    prompt_logprobs: Option<usize>,
     timeout: Option<f64>,
 }
 
@@ -55,6 +57,8 @@ impl Params {
             include_stop: self.include_stop,
             ignore_eos: self.ignore_eos,
             min_tokens: self.min_tokens,
+            logprobs: self.logprobs,
+            prompt_logprobs: self.prompt_logprobs,
             timeout: self.timeout.map(timeout).transpose()?,
         })
     }

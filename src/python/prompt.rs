@@ -14,6 +14,13 @@ pub(super) enum Content {
     Ids(Vec<u32>),
 }
 
+/// What follows a prompt.
+#[derive(FromPyObject)]
+pub(super) enum Continuation {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
 /// The core's prompt for a form (`text`, `raw`, `turn`, `messages` or `ids`) and its content.
 ///
 /// # Errors

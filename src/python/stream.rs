@@ -1,7 +1,7 @@
 //! A running answer: `phicandle._phicandle.RawStream`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -9,9 +9,11 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::error::raise;
 use super::waker::RawWaker;
-use super::{facts, gil};
-use crate::engine::{Event, EventStream, Finish, FinishReason, Metrics, Poll, StopReason, Usage};
+use super::{facts, gil, likelihood};
+use crate::engine::{Chunk, Event, EventStream, Finish, FinishReason, Metrics, Poll, StopReason, Usage};
 use crate::error::{ErrorKind, Result};
+use crate::sampling::TokenLogprob;
+use crate::tokenizer::Tokenizer;
 
 /// Nothing yet.
 pub(super) const PENDING: u8 = 0;
@@ -25,13 +27,28 @@ pub(super) const END: u8 = 3;
 /// How long a reader stands aside for another reader of the same stream.
 const ASIDE: Duration = Duration::from_millis(5);
 
-/// What one look at the stream gives: a kind, text, and token ids.
-type Look = (u8, String, Vec<u32>);
+/// What one look at the stream gives.
+struct Look {
+    kind: u8,
+    text: String,
+    token_ids: Vec<u32>,
+    logprobs: Option<Vec<TokenLogprob>>,
+}
+
+impl Look {
+    fn nothing(kind: u8) -> Self {
+        Self { kind, text: String::new(), token_ids: Vec::new(), logprobs: None }
+    }
+}
+
+/// A kind, text, token ids, and how likely each was where that was asked for.
+type RawLook<'py> = (u8, String, Bound<'py, PyTuple>, Option<Bound<'py, PyTuple>>);
 
 /// A running answer, and what it has delivered.
 #[pyclass(frozen, module = "phicandle._phicandle")]
 pub(super) struct RawStream {
     events: EventStream,
+    tokenizer: Arc<Tokenizer>,
     /// Held by the thread that reads, so that text is noted in the order in which it was taken.
     reading: Mutex<()>,
     ledger: Mutex<Ledger>,
@@ -43,7 +60,17 @@ pub(super) struct RawStream {
 struct Ledger {
     text: String,
     token_ids: Vec<u32>,
+    logprobs: Option<Vec<TokenLogprob>>,
     end: Option<Result<Outcome>>,
+}
+
+impl Ledger {
+    fn add(&mut self, token_ids: &[u32], logprobs: Option<&[TokenLogprob]>) {
+        self.token_ids.extend_from_slice(token_ids);
+        if let Some(logprobs) = logprobs {
+            self.logprobs.get_or_insert_default().extend_from_slice(logprobs);
+        }
+    }
 }
 
 /// How the answer ended. A generator that closed under it ends it as cancelled, without the engine's figures.
@@ -54,6 +81,8 @@ struct Outcome {
     usage: Usage,
     metrics: Metrics,
     seed: Option<u64>,
+    prompt_logprobs: Option<Vec<TokenLogprob>>,
+    scores: Vec<Vec<TokenLogprob>>,
 }
 
 impl From<&Finish> for Outcome {
@@ -64,14 +93,17 @@ impl From<&Finish> for Outcome {
             usage: finish.usage,
             metrics: finish.metrics,
             seed: Some(finish.seed),
+            prompt_logprobs: finish.prompt_logprobs.clone(),
+            scores: finish.scores.clone(),
         }
     }
 }
 
 impl RawStream {
-    pub(super) fn new(events: EventStream) -> Self {
+    pub(super) fn new(events: EventStream, tokenizer: Arc<Tokenizer>) -> Self {
         Self {
             events,
+            tokenizer,
             reading: Mutex::default(),
             ledger: Mutex::default(),
             cancelled: AtomicBool::new(false),
@@ -96,7 +128,7 @@ impl RawStream {
         match self.events.next(wait) {
             Poll::Event(event) => Some(self.note(event)),
             Poll::Pending => None,
-            Poll::End => Some(Ok((END, String::new(), Vec::new()))),
+            Poll::End => Some(Ok(Look::nothing(END))),
         }
     }
 
@@ -106,13 +138,15 @@ impl RawStream {
         match event {
             Event::Chunk(chunk) => {
                 ledger.text.push_str(&chunk.text);
-                ledger.token_ids.extend_from_slice(&chunk.token_ids);
-                Ok((CHUNK, chunk.text, chunk.token_ids))
+                ledger.add(&chunk.token_ids, chunk.logprobs.as_deref());
+                let Chunk { text, token_ids, logprobs } = chunk;
+                Ok(Look { kind: CHUNK, text, token_ids, logprobs })
             }
             Event::Finish(finish) => {
-                ledger.token_ids.extend_from_slice(&finish.token_ids);
-                ledger.end = Some(Ok(Outcome::from(&finish)));
-                Ok((LAST, String::new(), finish.token_ids))
+                ledger.add(&finish.token_ids, finish.logprobs.as_deref());
+                ledger.end = Some(Ok(Outcome::from(&*finish)));
+                let Finish { token_ids, logprobs, .. } = *finish;
+                Ok(Look { token_ids, logprobs, ..Look::nothing(LAST) })
             }
             Event::Failed(error) if matches!(error.kind(), ErrorKind::Closed) => {
                 let completion_tokens = ledger.token_ids.len();
@@ -122,14 +156,24 @@ impl RawStream {
                     usage: Usage { completion_tokens, ..Usage::default() },
                     metrics: Metrics::default(),
                     seed: None,
+                    prompt_logprobs: None,
+                    scores: Vec::new(),
                 }));
-                Ok((LAST, String::new(), Vec::new()))
+                Ok(Look::nothing(LAST))
             }
             Event::Failed(error) => {
                 ledger.end = Some(Err(error.clone()));
                 Err(error)
             }
         }
+    }
+
+    fn likelihood<'py>(
+        &self,
+        py: Python<'py>,
+        found: Option<&[TokenLogprob]>,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        found.map(|found| likelihood::tokens(py, &self.tokenizer, found)).transpose()
     }
 
     fn check(&self, py: Python<'_>) -> PyResult<()> {
@@ -140,11 +184,7 @@ impl RawStream {
 #[pymethods]
 impl RawStream {
     /// The next event, waiting for it up to `timeout` seconds; `None` waits without limit, 0 does not wait.
-    fn next<'py>(
-        &self,
-        py: Python<'py>,
-        timeout: Option<f64>,
-    ) -> PyResult<(u8, String, Bound<'py, PyTuple>)> {
+    fn next<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<RawLook<'py>> {
         gil::enter(py, || {
             self.check(py)?;
             // A time too long for the clock is no limit.
@@ -154,23 +194,27 @@ impl RawStream {
                 let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
                 let found = self.look(left.map_or(slice, |left| left.min(slice)));
                 let over = left.is_some_and(|left| left <= slice);
-                found.or_else(|| over.then(|| Ok((PENDING, String::new(), Vec::new()))))
+                found.or_else(|| over.then(|| Ok(Look::nothing(PENDING))))
             });
             if looked.is_err() {
                 // Ctrl-C: the reader is gone.
                 self.cancel();
             }
-            let (kind, text, token_ids) = looked?.map_err(|error| raise(py, &error))?;
-            Ok((kind, text, PyTuple::new(py, token_ids)?))
+            let Look { kind, text, token_ids, logprobs } = looked?.map_err(|error| raise(py, &error))?;
+            Ok((kind, text, PyTuple::new(py, token_ids)?, self.likelihood(py, logprobs.as_deref())?))
         })
     }
 
-    /// The text and the token ids delivered so far.
-    fn written<'py>(&self, py: Python<'py>) -> PyResult<(String, Bound<'py, PyTuple>)> {
+    /// The text, the token ids and their logprobs delivered so far.
+    fn written<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(String, Bound<'py, PyTuple>, Option<Bound<'py, PyTuple>>)> {
         gil::enter(py, || {
             self.check(py)?;
             let ledger = self.ledger();
-            Ok((ledger.text.clone(), PyTuple::new(py, &ledger.token_ids)?))
+            let logprobs = self.likelihood(py, ledger.logprobs.as_deref())?;
+            Ok((ledger.text.clone(), PyTuple::new(py, &ledger.token_ids)?, logprobs))
         })
     }
 
@@ -192,6 +236,9 @@ impl RawStream {
             facts.set_item("usage", facts::usage(py, &outcome.usage)?)?;
             facts.set_item("metrics", facts::metrics(py, &outcome.metrics)?)?;
             facts.set_item("seed", outcome.seed)?;
+            facts.set_item("prompt_logprobs", self.likelihood(py, outcome.prompt_logprobs.as_deref())?)?;
+            let scores = outcome.scores.iter().map(|found| likelihood::tokens(py, &self.tokenizer, found));
+            facts.set_item("scores", scores.collect::<PyResult<Vec<_>>>()?)?;
             Ok(Some(facts))
         })
     }

@@ -16,6 +16,7 @@
 //! the same. No mode orders a whole row: at most the tokens that a filter keeps are put in order.
 
 mod filters;
+mod logprobs;
 mod params;
 mod penalties;
 mod sampler;
@@ -23,5 +24,6 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 
-pub use params::{SamplingParams, timeout};
+pub use logprobs::{Logprobs, MOST_LOGPROBS, TokenLogprob};
+pub use params::{SamplingParams, check_top, timeout};
 pub use sampler::Sampler;

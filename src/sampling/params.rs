@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::logprobs::MOST_LOGPROBS;
 use crate::error::{Error, Result};
 
 /// Most stop strings, and most stop token ids, that one request may have.
@@ -57,6 +58,11 @@ pub struct SamplingParams {
     pub ignore_eos: bool,
     /// Tokens to generate before any stop counts; at most `max_tokens`. Default 0.
     pub min_tokens: usize,
+    /// Say of each token how likely it was, and which this many were the likeliest there, 0 to 20. What is told is what the model
+    /// itself said, before bias, penalties, temperature and filters. Default off.
+    pub logprobs: Option<usize>,
+    /// The same for the tokens of the prompt, from the second one on. Default off.
+    pub prompt_logprobs: Option<usize>,
     /// Ends the answer with what there is after this time, more than zero. Default none.
     pub timeout: Option<Duration>,
 }
@@ -81,6 +87,8 @@ impl Default for SamplingParams {
             include_stop: false,
             ignore_eos: false,
             min_tokens: 0,
+            logprobs: None,
+            prompt_logprobs: None,
             timeout: None,
         }
     }
@@ -133,6 +141,9 @@ impl SamplingParams {
         if let Some(max) = self.max_tokens.filter(|max| self.min_tokens > *max) {
             return Err(out_of_range("min_tokens", self.min_tokens, &format!("at most max_tokens, {max}")));
         }
+        for (name, top) in [("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)] {
+            top.map_or(Ok(()), |top| check_top(name, top))?;
+        }
         if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(out_of_range("timeout", 0, "a number of seconds above 0"));
         }
@@ -178,6 +189,18 @@ impl SamplingParams {
                 "Take ids from the `encode` of this model's own tokenizer.",
             )),
         }
+    }
+}
+
+/// Checks how many alternatives are asked for, as the parameter `name`.
+///
+/// # Errors
+/// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for more than [`MOST_LOGPROBS`].
+pub fn check_top(name: &str, top: usize) -> Result<()> {
+    if top <= MOST_LOGPROBS {
+        Ok(())
+    } else {
+        Err(out_of_range(name, top, &format!("at most {MOST_LOGPROBS}")))
     }
 }
 

@@ -20,12 +20,13 @@ const THREADS: [usize; 3] = [1, 2, 3];
 /// Sequences beside the one that is looked at.
 const COMPANY: [usize; 3] = [0, 1, 4];
 
-/// A row for each token that ends a piece.
+/// Rows of logits and their positions.
 type Rows = Vec<(usize, Vec<u32>)>;
 
 /// Runs `tokens` in pieces of `piece`, with `company` other sequences in each pass, and returns the bits of the logits.
 ///
-/// The others are out of step: some read a prompt, some write token by token, and each begins anew when it is full.
+/// Of each piece the rows from some token on are wanted, from another one each time. The others are out of step: some read a
+/// prompt, some write token by token, and each begins anew when it is full.
 fn rows(model: &mut dyn Forward, tokens: &[u32], piece: usize, company: usize) -> Rows {
     let mut numbers = Numbers(company as u64);
     let mut lengths = vec![0; company];
@@ -43,15 +44,19 @@ fn rows(model: &mut dyn Forward, tokens: &[u32], piece: usize, company: usize) -
                 slot: other,
                 start: *length,
                 tokens: numbers.tokens(count),
-                wants_logits: (index + other) % 3 > 0,
+                logits_from: count.saturating_sub((index + other) % 3),
             });
             *length += count;
         }
-        runs.insert(slot, Run { slot, start: index * piece, tokens: part.to_vec(), wants_logits: true });
-        let before = runs[..slot].iter().filter(|run| run.wants_logits).count();
+        let (start, logits_from) = (index * piece, (5 * index) % part.len());
+        runs.insert(slot, Run { slot, start, tokens: part.to_vec(), logits_from });
+        let before = runs[..slot].iter().map(Run::logit_rows).sum();
         assert!(model.forward(&Batch { runs }, &mut logits, &|| false).unwrap());
-        let row = logits.rows_mut().nth(before).unwrap().iter().map(|value| value.to_bits()).collect();
-        found.push((index * piece + part.len() - 1, row));
+        let rows: Vec<_> = logits.rows_mut().skip(before).take(part.len() - logits_from).collect();
+        assert_eq!(rows.len(), part.len() - logits_from);
+        for (row, position) in rows.into_iter().zip(start + logits_from..) {
+            found.push((position, row.iter().map(|value| value.to_bits()).collect()));
+        }
     }
     for slot in 0..=company {
         model.release(slot);

@@ -104,7 +104,7 @@ mod tests {
 
     impl Forward for Nothing {
         fn limits(&self) -> Limits {
-            Limits { slots: 1, run_tokens: 8, context_length: 8, kv_tokens: 8, vocab_size: 1 }
+            Limits { slots: 1, run_tokens: 8, context_length: 8, kv_tokens: 8, vocab_size: 1, rewinds: true }
         }
 
         fn forward(&mut self, _: &Batch, _: &mut Logits, _: &dyn Fn() -> bool) -> Result<bool> {
@@ -123,7 +123,7 @@ mod tests {
         let waits = Waits::default();
         let mut model = Stopwatch::new(Box::new(Nothing), waits.clone());
         let mut pass = |start| {
-            let runs = vec![Run { slot: 0, start, tokens: vec![0], wants_logits: true }];
+            let runs = vec![Run { slot: 0, start, tokens: vec![0], logits_from: 0 }];
             model.forward(&Batch { runs }, &mut Logits::default(), &|| false).unwrap();
         };
         pass(0);

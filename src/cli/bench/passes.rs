@@ -97,8 +97,9 @@ impl<'a> Passes<'a> {
         let size = self.model.limits().run_tokens.max(1);
         let mut start = 0;
         for tokens in ids.chunks(size) {
-            let wants_logits = start + tokens.len() == ids.len();
-            self.forward(vec![Run { slot, start, tokens: tokens.to_vec(), wants_logits }])?;
+            let last = start + tokens.len() == ids.len();
+            let logits_from = tokens.len() - usize::from(last);
+            self.forward(vec![Run { slot, start, tokens: tokens.to_vec(), logits_from }])?;
             start += tokens.len();
         }
         Ok(())
@@ -106,7 +107,7 @@ impl<'a> Passes<'a> {
 
     /// Seconds of one pass that appends tokens to sequences of `start` tokens, each in its slot.
     fn pass(&mut self, start: usize, runs: Vec<(usize, Vec<u32>)>) -> Result<f64, Failure> {
-        let run = |(slot, tokens)| Run { slot, start, tokens, wants_logits: true };
+        let run = |(slot, tokens): (_, Vec<u32>)| Run { slot, start, logits_from: tokens.len() - 1, tokens };
         let runs = runs.into_iter().map(run).collect();
         let begin = Instant::now();
         self.forward(runs)?;
@@ -142,7 +143,14 @@ mod tests {
 
     impl Counting {
         fn new(slots: usize, run_tokens: usize) -> Self {
-            let limits = Limits { slots, run_tokens, context_length: 100, kv_tokens: 100, vocab_size: 7 };
+            let limits = Limits {
+                slots,
+                run_tokens,
+                context_length: 100,
+                kv_tokens: 100,
+                vocab_size: 7,
+                rewinds: true,
+            };
             Self { limits, held: vec![0; slots], passes: Vec::new(), rows: 0 }
         }
     }
@@ -162,7 +170,7 @@ mod tests {
                     return Err(Error::internal(format!("{run:?} does not follow {:?}", self.held)));
                 }
                 self.held[run.slot] += run.tokens.len();
-                self.rows += usize::from(run.wants_logits);
+                self.rows += run.logit_rows();
             }
             self.passes.push(batch.runs.iter().map(|run| run.tokens.len()).collect());
             Ok(true)

@@ -2,65 +2,144 @@
 
 use super::*;
 
-/// The smallest whole model of an architecture: one layer, two heads of 8, 6 tokens; three experts for `phimoe`.
+/// What the shapes of a model are made of.
+#[derive(Clone, Copy)]
+struct Sizes {
+    layers: u32,
+    embd: u64,
+    heads: u64,
+    kv_heads: u64,
+    head_dim: u64,
+    ff: u64,
+    vocab: u64,
+    experts: u64,
+    tied: bool,
+}
+
+/// The smallest whole model: one layer, two heads of 8, 6 tokens; three experts for `phimoe`.
+const TINY: Sizes = Sizes {
+    layers: 1,
+    embd: 16,
+    heads: 2,
+    kv_heads: 1,
+    head_dim: 8,
+    ff: 24,
+    vocab: 6,
+    experts: 3,
+    tied: false,
+};
+
 fn whole(arch: &str) -> Writer {
+    sized(arch, TINY)
+}
+
+/// A model as llama.cpp's converter writes it, in F16.
+fn sized(arch: &str, sizes: Sizes) -> Writer {
+    let Sizes { layers, embd, heads, kv_heads, head_dim, ff, vocab, experts, tied } = sizes;
     let key = |name: &str| format!("{arch}.{name}");
-    let mut file = Writer::default()
-        .str("general.architecture", arch)
-        .u32(&key("block_count"), 1)
-        .u32(&key("embedding_length"), 16)
-        .u32(&key("attention.head_count"), 2)
-        .u32(&key("attention.head_count_kv"), 1)
-        .u32(&key("feed_forward_length"), 24)
-        .u32(&key("context_length"), 32)
-        .u32(&key("rope.dimension_count"), 4);
-    file = match arch {
-        "phi2" => file.f32("phi2.attention.layer_norm_epsilon", 1e-5),
-        _ => file.f32(&key("attention.layer_norm_rms_epsilon"), 1e-5),
-    };
-    let mut matrices: Vec<(&str, &[u64])> = vec![
-        ("token_embd", &[16, 6]),
-        ("output", &[16, 6]),
-        ("blk.0.attn_q", &[16, 16]),
-        ("blk.0.attn_k", &[16, 8]),
-        ("blk.0.attn_v", &[16, 8]),
-        ("blk.0.attn_output", &[16, 16]),
-    ];
-    let mut norms = vec!["output_norm", "blk.0.attn_norm"];
+    let mut file = Writer::default().str("general.architecture", arch);
+    for (name, value) in [
+        ("block_count", u64::from(layers)),
+        ("embedding_length", embd),
+        ("attention.head_count", heads),
+        ("attention.head_count_kv", kv_heads),
+        ("feed_forward_length", ff),
+        ("context_length", 32),
+        ("rope.dimension_count", head_dim / 2),
+    ] {
+        file = file.u32(&key(name), value as u32);
+    }
+    let epsilon =
+        if arch == "phi2" { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
+    file = file.f32(&key(epsilon), 1e-5);
+    if arch == "phimoe" {
+        file = file.u32("phimoe.expert_count", experts as u32).u32("phimoe.expert_used_count", 2);
+    }
+    let (query, narrow) = (heads * head_dim, kv_heads * head_dim);
+    let mut layer: Vec<(&str, Vec<u64>)> = vec![("attn_output", vec![query, embd])];
+    if arch == "phi3" {
+        layer.push(("attn_qkv", vec![embd, query + 2 * narrow]));
+    } else {
+        let parts = [("attn_q", query), ("attn_k", narrow), ("attn_v", narrow)];
+        layer.extend(parts.map(|(name, rows)| (name, vec![embd, rows])));
+    }
     match arch {
-        "phi2" => matrices.extend([("blk.0.ffn_up", &[16, 24][..]), ("blk.0.ffn_down", &[24, 16])]),
-        "phimoe" => {
-            file = file.u32("phimoe.expert_count", 3).u32("phimoe.expert_used_count", 2);
-            norms.push("blk.0.ffn_norm");
-            matrices.extend([
-                ("blk.0.ffn_gate_inp", &[16, 3][..]),
-                ("blk.0.ffn_gate_exps", &[16, 24, 3]),
-                ("blk.0.ffn_up_exps", &[16, 24, 3]),
-                ("blk.0.ffn_down_exps", &[24, 16, 3]),
-            ]);
-        }
-        _ => {
-            norms.push("blk.0.ffn_norm");
-            matrices.extend([
-                ("blk.0.ffn_gate", &[16, 24][..]),
-                ("blk.0.ffn_up", &[16, 24]),
-                ("blk.0.ffn_down", &[24, 16]),
-            ]);
+        "phi2" => layer.extend([("ffn_up", vec![embd, ff]), ("ffn_down", vec![ff, embd])]),
+        "phi3" => layer.extend([("ffn_up", vec![embd, 2 * ff]), ("ffn_down", vec![ff, embd])]),
+        "phimoe" => layer.extend([
+            ("ffn_gate_inp", vec![embd, experts]),
+            ("ffn_gate_exps", vec![embd, ff, experts]),
+            ("ffn_up_exps", vec![embd, ff, experts]),
+            ("ffn_down_exps", vec![ff, embd, experts]),
+        ]),
+        _ => layer.extend([
+            ("ffn_gate", vec![embd, ff]),
+            ("ffn_up", vec![embd, ff]),
+            ("ffn_down", vec![ff, embd]),
+        ]),
+    }
+    let mut matrices = vec![("token_embd".to_owned(), vec![embd, vocab])];
+    if !tied {
+        matrices.push(("output".to_owned(), vec![embd, vocab]));
+    }
+    let mut norms = vec!["output_norm".to_owned()];
+    for number in 0..layers {
+        let name = |part: &str| format!("blk.{number}.{part}");
+        matrices.extend(layer.iter().map(|(part, shape)| (name(part), shape.clone())));
+        norms.push(name("attn_norm"));
+        if arch != "phi2" {
+            norms.push(name("ffn_norm"));
         }
     }
     for (name, shape) in matrices {
-        file = file.tensor(&format!("{name}.weight"), shape, GgmlType::F16);
-        if arch == "phi2" && name != "token_embd" {
+        file = file.tensor(&format!("{name}.weight"), &shape, GgmlType::F16);
+        let has_bias = match arch {
+            "phi2" => name != "token_embd",
+            "phimoe" => name == "output" || name.contains("attn"),
+            _ => false,
+        };
+        if has_bias {
             file = file.tensor(&format!("{name}.bias"), &shape[1..], GgmlType::F32);
         }
     }
     for name in norms {
-        file = file.tensor(&format!("{name}.weight"), &[16], GgmlType::F32);
-        if arch != "llama" {
-            file = file.tensor(&format!("{name}.bias"), &[16], GgmlType::F32);
+        file = file.tensor(&format!("{name}.weight"), &[embd], GgmlType::F32);
+        if matches!(arch, "phi2" | "phimoe") {
+            file = file.tensor(&format!("{name}.bias"), &[embd], GgmlType::F32);
         }
     }
     file
+}
+
+#[test]
+fn published_shapes_have_the_published_number_of_parameters() {
+    let tied = false;
+    let plain = |layers, embd, heads, kv_heads, ff, vocab| {
+        let head_dim = embd / heads;
+        Sizes { layers, embd, heads, kv_heads, head_dim, ff, vocab, experts: 0, tied }
+    };
+    for (name, arch, sizes, parameters) in [
+        ("Phi-2", "phi2", plain(32, 2560, 32, 32, 10_240, 51_200), 2_779_683_840),
+        ("Phi-3-mini", "phi3", plain(32, 3072, 32, 32, 8192, 32_064), 3_821_079_552),
+        ("Phi-3-medium", "phi3", plain(40, 5120, 40, 10, 17_920, 32_064), 13_960_238_080),
+        ("Phi-4", "phi3", plain(40, 5120, 40, 10, 17_920, 100_352), 14_659_507_200),
+        ("Phi-4-mini", "phi3", Sizes { tied: true, ..plain(32, 3072, 24, 8, 8192, 200_064) }, 3_836_021_760),
+        (
+            "Phi-3.5-MoE",
+            "phimoe",
+            Sizes { experts: 16, ..plain(32, 4096, 32, 8, 6400, 32_064) },
+            41_873_153_344,
+        ),
+    ] {
+        let (header, data) = sized(arch, sizes).header();
+        // The header is there, and the file a hole.
+        let length = (header.len() + data) as u64;
+        let header = Header::parse(&header, length).expect(name);
+        let plan = ModelPlan::from_header(&header).expect(name);
+        assert_eq!(plan.parameters, parameters, "{name}");
+        assert_eq!(plan.tied_embeddings, name == "Phi-4-mini");
+        assert!(plan.extra_tensors.is_empty(), "{name}");
+    }
 }
 
 impl Writer {
@@ -79,7 +158,8 @@ fn each_architecture_is_described() {
     assert_eq!((plan.architecture, plan.n_expert, plan.n_expert_used), (Architecture::PhiMoe, 3, 2));
     assert!(!plan.architecture.is_parallel() && plan.architecture.has_layer_norm());
     let experts = 3 * (16 * 24 * 2 + 24 * 16) + 16 * 3;
-    assert_eq!(plan.parameters, 16 * (6 + 6 + 16 + 8 + 8 + 16) + experts + 6 * 16);
+    let biases = 16 + 8 + 8 + 16 + 6;
+    assert_eq!(plan.parameters, 16 * (6 + 6 + 16 + 8 + 8 + 16) + biases + experts + 6 * 16);
     assert!(!whole("llama").plan().expect("valid").architecture.has_layer_norm());
 }
 
@@ -154,8 +234,25 @@ fn experts_that_contradict_each_other_name_both_sides() {
         stack.contains("[16, 72]") && stack.contains("[16, 24, 3]") && stack.contains("expert_count"),
         "{stack}"
     );
+    let width = message(whole("phimoe").u32("phimoe.expert_feed_forward_length", 32).plan());
+    assert!(width.contains("is 32, and feed_forward_length is 24"), "{width}");
     let llama = whole("llama").u32("llama.expert_count", 8).plan().expect_err("refused");
     assert!(llama.message().contains("`llama.expert_count` is 8"), "{llama}");
+}
+
+#[test]
+fn a_rotation_is_stretched_in_one_way() {
+    let factors = |file: Writer, name: &str| file.tensor(name, &[2], GgmlType::F32);
+    let long = factors(factors(whole("phimoe"), LONG_FACTORS), SHORT_FACTORS)
+        .u32("phimoe.rope.scaling.original_context_length", 16);
+    assert!(long.plan().is_ok());
+    let both = message(factors(long, FREQUENCY_FACTORS).plan());
+    assert!(both.contains(FREQUENCY_FACTORS) && both.contains(LONG_FACTORS), "{both}");
+    let factor = |file: Writer, value| file.f32("llama.rope.scale_linear", value);
+    let four = whole("llama").f32("llama.rope.scaling.factor", 4.0);
+    let two = message(factor(four.clone(), 2.0).plan());
+    assert!(two.contains("`llama.rope.scale_linear` is 2, and rope.scaling.factor is 4"), "{two}");
+    assert!(factor(four, 4.0).plan().is_ok());
 }
 
 #[test]

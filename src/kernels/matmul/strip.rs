@@ -21,6 +21,8 @@ pub(super) const GROUPS: usize = 2;
 pub(super) const WIDTH: usize = GROUPS * LANES;
 /// Panels of a group that are unpacked at a time, for types with blocks of 32: 256 elements of each row.
 const BLOCK_PANELS: usize = 4;
+/// Most tokens that panels are used for at once.
+const PIECE: usize = 6;
 /// Tiles of floats that are used for all tokens before the next are read, to find them in the first-level cache.
 const FLOAT_TILES: usize = 4;
 
@@ -64,17 +66,39 @@ macro_rules! pieces {
 trait Panels<P> {
     /// Unpacks tile `index` of the strip's group `group`.
     fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut P);
-    /// Asks for the memory of the tile.
-    fn prefetch<S: Simd>(&self, s: S, group: usize, index: usize);
+    /// Where the tile lies and its bytes, to ask for them ahead of time. Past the end of a strip they are those of the next one,
+    /// or nobody's.
+    fn memory(&self, group: usize, index: usize) -> (*const u8, usize);
 }
 
-/// Asks for `bytes` bytes; past the end of a strip they are those of the next one, or nobody's.
-#[inline(always)]
-fn prefetch<S: Simd>(s: S, from: *const u8, bytes: usize) {
-    let mut at = 0;
-    while at < bytes {
-        s.prefetch(from.wrapping_add(at));
-        at += CHUNK;
+/// Asks for memory bit by bit while something else is computed: all at once, that would have to wait for a place in the queue.
+struct Ahead {
+    tiles: [*const u8; GROUPS],
+    bytes: usize,
+    next: usize,
+    /// Bytes of each tile at a time.
+    step: usize,
+}
+
+impl Ahead {
+    /// For `count` tiles of each group from `index` on, while pieces of `tokens` are computed.
+    #[inline(always)]
+    fn new<P>(source: &impl Panels<P>, index: usize, count: usize, tokens: usize) -> Self {
+        let bytes = source.memory(0, index).1 * count;
+        let tiles = std::array::from_fn(|group| source.memory(group, index).0);
+        Self { tiles, bytes, next: 0, step: bytes.div_ceil(tokens.div_ceil(PIECE)).next_multiple_of(CHUNK) }
+    }
+
+    /// Asks for the next piece.
+    #[inline(always)]
+    fn go_on<S: Simd>(&mut self, s: S) {
+        let end = (self.next + self.step).min(self.bytes);
+        for tile in self.tiles {
+            for at in (self.next..end).step_by(CHUNK) {
+                s.prefetch_far(tile.wrapping_add(at));
+            }
+        }
+        self.next = end;
     }
 }
 
@@ -95,8 +119,8 @@ impl<F: SuperFormat> Panels<SuperPanel> for FromTiles<F> {
         }
     }
     #[inline(always)]
-    fn prefetch<S: Simd>(&self, s: S, group: usize, index: usize) {
-        prefetch(s, self.tiles.wrapping_add((group * self.count + index) * F::TILE), F::TILE);
+    fn memory(&self, group: usize, index: usize) -> (*const u8, usize) {
+        (self.tiles.wrapping_add((group * self.count + index) * F::TILE), F::TILE)
     }
 }
 
@@ -109,8 +133,8 @@ impl<F: BlockFormat> Panels<BlockPanel> for FromTiles<F> {
         }
     }
     #[inline(always)]
-    fn prefetch<S: Simd>(&self, s: S, group: usize, index: usize) {
-        prefetch(s, self.tiles.wrapping_add((group * self.count + index) * F::TILE), F::TILE);
+    fn memory(&self, group: usize, index: usize) -> (*const u8, usize) {
+        (self.tiles.wrapping_add((group * self.count + index) * F::TILE), F::TILE)
     }
 }
 
@@ -135,7 +159,9 @@ impl<F: RawSuper> Panels<SuperPanel> for FromRows<'_, F> {
         super_kernel::prepare_scales(s, panel);
     }
     #[inline(always)]
-    fn prefetch<S: Simd>(&self, _: S, _: usize, _: usize) {}
+    fn memory(&self, _: usize, _: usize) -> (*const u8, usize) {
+        (std::ptr::null(), 0)
+    }
 }
 
 impl<F: RawBlock> Panels<BlockPanel> for FromRows<'_, F> {
@@ -144,7 +170,9 @@ impl<F: RawBlock> Panels<BlockPanel> for FromRows<'_, F> {
         raw::block_panel::<F>(self.rows(group), self.matrix.row_bytes(), index, panel);
     }
     #[inline(always)]
-    fn prefetch<S: Simd>(&self, _: S, _: usize, _: usize) {}
+    fn memory(&self, _: usize, _: usize) -> (*const u8, usize) {
+        (std::ptr::null(), 0)
+    }
 }
 
 /// One way to compute a strip, compiled for each tier on its own.
@@ -240,16 +268,17 @@ impl Strip<'_> {
         self.tiles.as_ptr()
     }
 
-    /// Whether so few tokens are computed that unpacking into panels would not pay.
+    /// Whether so few tokens are computed, at most `wide` where all sums stay in registers, that unpacking into panels would not
+    /// pay.
     #[inline(always)]
-    fn is_narrow<S: Simd>(&self) -> bool {
-        self.acts.rows <= if is_wide::<S>() { 8 } else { 4 }
+    fn is_narrow<S: Simd>(&self, wide: usize) -> bool {
+        self.acts.rows <= if is_wide::<S>() { wide } else { 4 }
     }
 
     #[inline(always)]
     fn super_tiles<S: Simd, F: SuperFormat>(&mut self, s: S) {
         let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
-        if !self.is_narrow::<S>() {
+        if !self.is_narrow::<S>(if F::VECTORS > 2 { 8 } else { 16 }) {
             return self
                 .super_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
         }
@@ -276,7 +305,7 @@ impl Strip<'_> {
                 if !is_wide::<S>() {
                     pieces!(tokens, at, [2, 1], direct!(at));
                 } else if F::VECTORS > 2 {
-                    pieces!(tokens, at, [4, 3, 2, 1], direct!(at));
+                    pieces!(tokens, at, [5, 4, 3, 2, 1], direct!(at));
                 } else {
                     pieces!(tokens, at, [8, 6, 5, 4, 3, 2, 1], direct!(at));
                 }
@@ -300,40 +329,36 @@ impl Strip<'_> {
         for index in 0..tiles {
             for (group, panel) in panels.iter_mut().enumerate().take(groups) {
                 source.fill(s, group, index, panel);
-                source.prefetch(s, group, index + 1);
             }
+            let mut ahead = Ahead::new(source, index + 1, 1, tokens);
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
                 let acts = self.acts.supers.as_ptr().add(index * tokens);
                 let results = self.results.as_mut_ptr();
                 if is_wide::<S>() {
-                    pieces!(
-                        tokens,
-                        at,
-                        [6, 4, 2, 1],
+                    pieces!(tokens, at, [6, 4, 2, 1], {
+                        ahead.go_on(s);
                         super_kernel::panels::<S, K, GROUPS, T>(
                             s,
                             panels,
                             acts.add(at),
                             results.add(at * WIDTH),
-                            WIDTH
+                            WIDTH,
                         )
-                    );
+                    });
                 } else {
                     for (group, panel) in panels.as_chunks::<1>().0.iter().enumerate().take(groups) {
                         let results = results.add(group * LANES);
-                        pieces!(
-                            tokens,
-                            at,
-                            [3, 2, 1],
+                        pieces!(tokens, at, [3, 2, 1], {
+                            ahead.go_on(s);
                             super_kernel::panels::<S, K, 1, T>(
                                 s,
                                 panel,
                                 acts.add(at),
                                 results.add(at * WIDTH),
-                                WIDTH
+                                WIDTH,
                             )
-                        );
+                        });
                     }
                 }
             }
@@ -343,7 +368,7 @@ impl Strip<'_> {
     #[inline(always)]
     fn block_tiles<S: Simd, F: BlockFormat>(&mut self, s: S) {
         let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
-        if !self.is_narrow::<S>() {
+        if !self.is_narrow::<S>(usize::MAX) {
             return self
                 .block_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
         }
@@ -395,18 +420,16 @@ impl Strip<'_> {
             for (group, panels) in panels.iter_mut().enumerate().take(groups) {
                 for (i, panel) in panels.iter_mut().enumerate().take(count) {
                     source.fill(s, group, index + i, panel);
-                    source.prefetch(s, group, index + i + BLOCK_PANELS);
                 }
             }
+            let mut ahead = Ahead::new(source, index + BLOCK_PANELS, BLOCK_PANELS, tokens);
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
                 let acts = self.acts.blocks.as_ptr().add(index * tokens);
                 let results = self.results.as_mut_ptr();
                 if is_wide::<S>() {
-                    pieces!(
-                        tokens,
-                        at,
-                        [6, 4, 2, 1],
+                    pieces!(tokens, at, [6, 4, 2, 1], {
+                        ahead.go_on(s);
                         block_kernel::panels::<S, K, GROUPS, T, BLOCK_PANELS>(
                             s,
                             panels,
@@ -414,16 +437,14 @@ impl Strip<'_> {
                             acts.add(at),
                             tokens,
                             results.add(at * WIDTH),
-                            WIDTH
+                            WIDTH,
                         )
-                    );
+                    });
                 } else {
                     for (group, panels) in panels.as_chunks::<1>().0.iter().enumerate().take(groups) {
                         let results = results.add(group * LANES);
-                        pieces!(
-                            tokens,
-                            at,
-                            [3, 2, 1],
+                        pieces!(tokens, at, [3, 2, 1], {
+                            ahead.go_on(s);
                             block_kernel::panels::<S, K, 1, T, BLOCK_PANELS>(
                                 s,
                                 panels,
@@ -431,9 +452,9 @@ impl Strip<'_> {
                                 acts.add(at),
                                 tokens,
                                 results.add(at * WIDTH),
-                                WIDTH
+                                WIDTH,
                             )
-                        );
+                        });
                     }
                 }
             }

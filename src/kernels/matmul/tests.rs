@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 mod candle;
 #[cfg(unix)]
 mod guarded;
+mod speed;
 
 use super::acts::SuperActs;
 use super::format::Family;

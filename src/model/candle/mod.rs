@@ -99,6 +99,7 @@ impl CandleBackend {
             context_length,
             kv_tokens: context_length,
             vocab_size: plan.vocab_size,
+            rewinds: false,
         };
         warm_up(&blank, &opened, context_length.min(WARM_UP_TOKENS))?;
         let kv_token_bytes = plan::kv_token_bytes(plan);
@@ -119,7 +120,9 @@ impl CandleBackend {
         plan::memory(plan, context_length)
     }
 
-    fn run(&mut self, run: &Run) -> Result<Tensor> {
+    /// Computes a run. Candle's models give the last row of a pass, so each row that is wanted after the first takes a pass of
+    /// its own: the numbers are those of an answer that is written token by token.
+    fn run(&mut self, run: &Run, logits: &mut Logits) -> Result<()> {
         if run.slot != 0 || run.tokens.is_empty() {
             return Err(Error::internal(format!(
                 "The candle backend was given {} tokens for slot {}.",
@@ -127,20 +130,31 @@ impl CandleBackend {
                 run.slot
             )));
         }
-        if run.start == 0 {
+        let (first, others) = run.tokens.split_at((run.logits_from + 1).min(run.tokens.len()));
+        let mut start = run.start;
+        for tokens in std::iter::once(first).chain(others.chunks(1)) {
+            let row = self.pass(tokens, start)?;
+            start += tokens.len();
+            if run.logit_rows() > 0 {
+                write_row(&row, logits)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes the next tokens of the sequence, from its beginning when `start` is 0, and gives the row of the last one.
+    fn pass(&mut self, tokens: &[u32], start: usize) -> Result<Tensor> {
+        if start == 0 {
             self.sequence = Some(Sequence { weights: self.blank.clone(), len: 0 });
         }
-        let Some(sequence) = self.sequence.as_mut().filter(|sequence| sequence.len == run.start) else {
-            return Err(Error::internal(format!(
-                "The candle backend holds no sequence of {} tokens.",
-                run.start
-            )));
+        let Some(sequence) = self.sequence.as_mut().filter(|sequence| sequence.len == start) else {
+            return Err(Error::internal(format!("The candle backend holds no sequence of {start} tokens.")));
         };
-        let output = sequence.weights.forward(&run.tokens, run.start, &self.device);
+        let output = sequence.weights.forward(tokens, start, &self.device);
         // A pass that failed half-way has appended keys in some layers only.
         match output {
             Ok(row) => {
-                sequence.len += run.tokens.len();
+                sequence.len += tokens.len();
                 Ok(row)
             }
             Err(error) => {
@@ -151,6 +165,21 @@ impl CandleBackend {
     }
 }
 
+/// Copies a row out of Candle.
+fn write_row(row: &Tensor, logits: &mut Logits) -> Result<()> {
+    let row = row.squeeze(0)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+    let target = logits.push_row();
+    if row.len() != target.len() {
+        return Err(Error::internal(format!(
+            "The model gave {} logits for a vocabulary of {}.",
+            row.len(),
+            target.len()
+        )));
+    }
+    target.copy_from_slice(&row);
+    Ok(())
+}
+
 impl Forward for CandleBackend {
     fn limits(&self) -> Limits {
         self.limits
@@ -159,19 +188,7 @@ impl Forward for CandleBackend {
     fn forward(&mut self, batch: &Batch, logits: &mut Logits, _: &dyn Fn() -> bool) -> Result<bool> {
         logits.reset(self.limits.vocab_size);
         for run in &batch.runs {
-            let row = self.run(run)?;
-            if run.wants_logits {
-                let row = row.squeeze(0)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-                let target = logits.push_row();
-                if row.len() != target.len() {
-                    return Err(Error::internal(format!(
-                        "The model gave {} logits for a vocabulary of {}.",
-                        row.len(),
-                        target.len()
-                    )));
-                }
-                target.copy_from_slice(&row);
-            }
+            self.run(run, logits)?;
         }
         Ok(true)
     }

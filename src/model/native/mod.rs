@@ -88,6 +88,7 @@ impl NativeBackend {
             context_length: options.context_length,
             kv_tokens: options.context_length,
             vocab_size: plan.vocab_size,
+            rewinds: true,
         };
         Ok(Self { pass: Pass::new(plan, weights, compute, rotation::rope(file, plan)?), caches, limits })
     }

@@ -79,7 +79,7 @@ impl Pass {
                 let mut caches = caches.iter_mut().zip(&batch.runs);
                 let caches: Vec<&mut KvCache> = caches
                     .by_ref()
-                    .filter(|(_, run)| run.wants_logits)
+                    .filter(|(_, run)| run.logit_rows() > 0)
                     .map(|(cache, _)| &mut **cache)
                     .collect();
                 if caches.is_empty() {
@@ -156,16 +156,15 @@ fn check_logits(logits: &[f32]) -> Result<()> {
     ))
 }
 
-/// The rows whose logits are wanted, and each as a run of its own.
+/// The rows whose logits are wanted, and for each run that has such the run of them.
 fn wanted(runs: &[Run], spans: &[AttentionRun]) -> (Vec<usize>, Vec<AttentionRun>) {
-    runs.iter()
-        .zip(spans)
-        .filter(|(run, _)| run.wants_logits)
-        .map(|(_, span)| {
-            let (row, position) = (span.row + span.rows - 1, span.position + span.rows - 1);
-            (row, AttentionRun { row, rows: 1, position })
-        })
-        .unzip()
+    let (mut rows, mut wanted) = (Vec::new(), Vec::new());
+    for (run, span) in runs.iter().zip(spans).filter(|(run, _)| run.logit_rows() > 0) {
+        let (row, position) = (span.row + run.logits_from, span.position + run.logits_from);
+        rows.extend(row..span.row + span.rows);
+        wanted.push(AttentionRun { row, rows: run.logit_rows(), position });
+    }
+    (rows, wanted)
 }
 
 /// The caches of the runs, in their order.

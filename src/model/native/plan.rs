@@ -2,7 +2,7 @@
 
 use crate::gguf::{Architecture, ModelPlan, TensorInfo};
 use crate::kernels::{Activations, AttentionPlan, Forms, Heads, KvShape, Matrix, family};
-use crate::model::{KvDtype, MemoryMode, MemoryPlan};
+use crate::model::{KvDtype, LOGIT_ROWS, MemoryMode, MemoryPlan};
 
 /// Memory that should be available for packed weights, as a share of their size: 13 / 10.
 const ROOM: (u64, u64) = (13, 10);
@@ -157,7 +157,7 @@ fn scratch_bytes(tensors: &[TensorInfo], plan: &ModelPlan, needs: &Needs, mode: 
     });
     let attention = AttentionPlan::scratch_bytes(&heads, &kv_shape(plan, needs));
     let thread = products.fold(attention, usize::max) as u64;
-    let logits = 4 * (plan.vocab_size as u64).saturating_mul(needs.slots as u64);
+    let logits = 4 * (plan.vocab_size as u64).saturating_mul((LOGIT_ROWS + needs.slots - 1) as u64);
     rows.saturating_add(activations)
         .saturating_add(logits)
         .saturating_add(thread.saturating_mul(needs.threads as u64))

@@ -9,10 +9,21 @@ use crate::kernels::{Pairs, Rope, Stretch, long_rope_magnitude};
 use super::weights::vector;
 
 /// Reads it.
+///
+/// # Errors
+/// [`ErrorKind::CorruptModel`](crate::ErrorKind::CorruptModel) for factors that are not numbers above zero.
 pub(super) fn rope(file: &GgufFile, plan: &ModelPlan) -> Result<Rope> {
     let table = |name: &str| {
         let lacks = || Error::internal(format!("The tensor `{name}` of the plan is not in the file."));
-        vector(file, file.header().tensor(name).ok_or_else(lacks)?)
+        let factors = vector(file, file.header().tensor(name).ok_or_else(lacks)?)?;
+        match factors.iter().find(|&&factor| factor <= 0.0) {
+            None => Ok(factors),
+            Some(factor) => {
+                let what =
+                    format!("The tensor `{name}` has the factor {factor}; frequencies are divided by it.");
+                Err(Error::corrupt(name, None, what))
+            }
+        }
     };
     let stretch = match plan.rope.scaling {
         RopeScaling::None => Stretch::None,

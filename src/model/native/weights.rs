@@ -154,8 +154,7 @@ pub(super) fn load(
         layers.push(Layer { attention_norm, qkv, attention_output, feed });
     }
     let output = linear("output")?;
-    let embedding = Part { tensor: loader.tensor(EMBEDDING)?, rows: 0..plan.vocab_size, k: plan.n_embd };
-    let embedding = loader.mapped(&embedding, &bytes)?;
+    let embedding = loader.mapped(&loader.embedding()?, &bytes)?;
     Ok(Weights { embedding, layers, output_norm: loader.norm("output_norm")?, output })
 }
 
@@ -174,6 +173,10 @@ impl<'a> Loader<'a> {
             .header()
             .tensor(name)
             .ok_or_else(|| Error::internal(format!("The tensor `{name}` of the plan is not in the file.")))
+    }
+
+    fn embedding(&self) -> Result<Part<'a>> {
+        Ok(Part { tensor: self.tensor(EMBEDDING)?, rows: 0..self.plan.vocab_size, k: self.plan.n_embd })
     }
 
     fn bias(&self, name: &str) -> Result<Option<Vec<f32>>> {
@@ -248,22 +251,30 @@ impl<'a> Loader<'a> {
         Matrix::new(part.tensor.kind, part.rows.len(), part.k, false, Arc::clone(bytes), range)
     }
 
-    /// Refuses a tensor with values that are not finite. Where weights are copied they are all looked at; where they stay in the
-    /// file, which is there at once, a fault shows in the logits.
-    fn check(&self, tensor: &TensorInfo, compute: &Compute) -> Result<()> {
-        let bytes = self.file.tensor_bytes(tensor)?;
-        let piece = tensor.kind.type_size() * CHECKED_BLOCKS;
+    /// Refuses values that are not finite. Where weights are copied they are all looked at; where they stay in the file, which is
+    /// there at once, a fault shows in the logits.
+    fn check(&self, part: &Part<'_>, compute: &Compute) -> Result<()> {
+        let (kind, range) = (part.tensor.kind, part.range());
+        let first = range.start / kind.type_size();
+        let bytes = self.bytes(part)?;
+        let piece = kind.type_size() * CHECKED_BLOCKS;
         let fault = AtomicUsize::new(usize::MAX);
         compute.pool.for_each(bytes.len().div_ceil(piece), &|unit, _| {
             let end = bytes.len().min((unit + 1) * piece);
-            if let Some(block) = check_finite(tensor.kind, &bytes[unit * piece..end]) {
-                fault.fetch_min(unit * CHECKED_BLOCKS + block, Ordering::Relaxed);
+            if let Some(block) = check_finite(kind, &bytes[unit * piece..end]) {
+                fault.fetch_min(first + unit * CHECKED_BLOCKS + block, Ordering::Relaxed);
             }
         })?;
         match fault.into_inner() {
             usize::MAX => Ok(()),
-            block => Err(not_finite(self.file, tensor, block)),
+            block => Err(not_finite(self.file, part.tensor, block)),
         }
+    }
+
+    /// Its bytes in the file.
+    fn bytes(&self, part: &Part<'_>) -> Result<&'a [u8]> {
+        let tensor = self.file.tensor_bytes(part.tensor)?;
+        tensor.get(part.range()).ok_or_else(|| Error::internal("A tensor is too short."))
     }
 
     /// Lays all parts out in one arena, and gives the pages of each back when it is done.
@@ -283,14 +294,11 @@ impl<'a> Loader<'a> {
             size = end;
         }
         let mut arena = Arena::new(size)?;
-        self.check(self.tensor(EMBEDDING)?, compute)?;
+        self.check(&self.embedding()?, compute)?;
         for (part, range) in parts.iter().zip(&ranges) {
-            let source = self.file.tensor_bytes(part.tensor)?;
-            let source = source.get(part.range()).ok_or_else(|| Error::internal("A tensor is too short."))?;
+            let source = self.bytes(part)?;
             self.file.populate(source);
-            if part.rows.start == 0 {
-                self.check(part.tensor, compute)?;
-            }
+            self.check(part, compute)?;
             let to = &mut arena[range.clone()];
             Matrix::pack(compute, part.tensor.kind, part.k, source, to)?;
             self.file.release(source);
