@@ -41,12 +41,16 @@ def tokenizers(folder: Path) -> dict[str, Tokenizer]:
 TEXTS = st.lists(
     st.one_of(
         st.text(max_size=6),
-        st.sampled_from(["'s", "'T", "'rE", "'LL", "\u2019s", "'x", "don't", "HTTPServer", " the", "hockey", "日本語"]),
+        st.sampled_from(
+            ["'s", "'T", "'rE", "'LL", "\u2019s", "'x", "don't", "HTTPServer", " the", "hockey", "日本語"]
+        ),
         st.text(alphabet=" \t\n\r\u00a0\u2003\x00\ufeff", min_size=1, max_size=4),
         st.text(alphabet="0123456789½Ⅻ٣", min_size=1, max_size=5),
         st.text(alphabet="aAéÉǅʰªא語\u0301\u0e34", min_size=1, max_size=6),
         st.text(alphabet="!?/_-<|>$€👩‍👧\ufe0f", min_size=1, max_size=4),
-        st.tuples(st.characters(exclude_categories=["Cs"]), st.integers(2, 70)).map(lambda run: run[0] * run[1]),
+        st.tuples(st.characters(exclude_categories=["Cs"]), st.integers(2, 70)).map(
+            lambda run: run[0] * run[1]
+        ),
     ),
     max_size=8,
 ).map("".join)
@@ -54,7 +58,9 @@ TEXTS = st.lists(
 
 @settings(max_examples=400, deadline=None)
 @given(text=TEXTS)
-def test_ids_are_those_of_the_published_pattern_and_merges(tokenizers: dict[str, Tokenizer], text: str) -> None:
+def test_ids_are_those_of_the_published_pattern_and_merges(
+    tokenizers: dict[str, Tokenizer], text: str
+) -> None:
     for vocabulary in (PHI_4, PHI_4_MINI):
         ids = tokenizers[vocabulary.name].encode(text, bos=False)
         assert ids == vocabulary.encode(text), vocabulary.name
@@ -72,7 +78,9 @@ def test_phi_2_has_tokens_for_runs_of_spaces(tokenizers: dict[str, Tokenizer]) -
     assert set(tokenizer.special) == {"<|endoftext|>"}
 
 
-@pytest.mark.parametrize("text", ["A" * 200_000, " " * 200_000, "語" * 70_000, "\n" * 200_000, "a b" * 70_000])
+@pytest.mark.parametrize(
+    "text", ["A" * 200_000, " " * 200_000, "語" * 70_000, "\n" * 200_000, "a b" * 70_000]
+)
 def test_long_runs_come_back(tokenizers: dict[str, Tokenizer], text: str) -> None:
     for tokenizer in tokenizers.values():
         assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -83,7 +91,9 @@ def endings() -> Iterator[Any]:
     for vocabulary in ALL:
         for eos, kind in (("<|endoftext|>", 3), ("a", 4), (None, 1)):
             for closer in vocabulary.closers:
-                yield pytest.param(vocabulary, eos, kind, closer, id=f"{vocabulary.name}-{eos}-{kind}-{closer}")
+                yield pytest.param(
+                    vocabulary, eos, kind, closer, id=f"{vocabulary.name}-{eos}-{kind}-{closer}"
+                )
 
 
 @pytest.mark.parametrize(("vocabulary", "eos", "kind", "closer"), endings())
@@ -98,7 +108,12 @@ def test_every_end_of_a_turn_stops_and_is_never_seen(
         stopped = generator.generate("the ice", max_tokens=8, logit_bias={end: 100.0}, temperature=0)
         assert (stopped.text, stopped.finish_reason, list(stopped.token_ids)) == ("", "stop", [end])
         ignored = generator.generate(
-            "the ice", max_tokens=3, logit_bias={end: 100.0}, temperature=0, ignore_eos=True, repeat_penalty=1.0
+            "the ice",
+            max_tokens=3,
+            logit_bias={end: 100.0},
+            temperature=0,
+            ignore_eos=True,
+            repeat_penalty=1.0,
         )
         assert (ignored.text, ignored.finish_reason, list(ignored.token_ids)) == ("", "length", [end] * 3)
 
@@ -120,11 +135,15 @@ def test_phi_3_stops_at_all_that_its_generation_config_lists(tmp_path: Path, clo
     ("vocabulary", "expected"),
     [
         (PHI_2, "S\nInstruct: Hi\nOutput:"),
-        (PHI_4, "<|im_start|>system<|im_sep|>S<|im_end|><|im_start|>user<|im_sep|>Hi<|im_end|><|im_start|>assistant<|im_sep|>"),
+        (
+            PHI_4,
+            "<|im_start|>system<|im_sep|>S<|im_end|><|im_start|>user<|im_sep|>Hi<|im_end|>"
+            "<|im_start|>assistant<|im_sep|>",
+        ),
         (PHI_4_MINI, "<|system|>S<|end|><|user|>Hi<|end|><|assistant|>"),
     ],
     ids=lambda value: value.name if isinstance(value, Vocabulary) else "",
-)  # fmt: skip
+)
 def test_a_file_without_a_template_gets_its_familys(
     folder: Path, tokenizers: dict[str, Tokenizer], vocabulary: Vocabulary, expected: str
 ) -> None:
@@ -143,7 +162,11 @@ def test_a_file_without_a_template_gets_its_familys(
 
 def test_tools_reach_the_template(tokenizers: dict[str, Tokenizer]) -> None:
     tokenizer = tokenizers["Phi-4-mini"]
-    function = {"name": "get_weather", "description": "of a <|end|> city", "parameters": {"city": {"type": "str"}}}
+    function = {
+        "name": "get_weather",
+        "description": "of a <|end|> city",
+        "parameters": {"city": {"type": "str"}},
+    }
     messages = [{"role": "user", "content": "Paris?"}]
     text = tokenizer.apply_chat_template(messages, tools=[{"type": "function", "function": function}])
     assert text == (

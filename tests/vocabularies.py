@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import regex
 from gguf_files import Gguf, tiny
 
-#: Patterns as their owners publish them: GPT-2's, OpenAI's cl100k_base and o200k_base as tokenizer.json files have them.
+#: Patterns as they are published: GPT-2's, OpenAI's cl100k_base as tokenizer.json files have it, and o200k_base.
 GPT_2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 CL100K = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -59,7 +60,7 @@ class Vocabulary:
         for word in regex.findall(self.pattern, text):
             parts = [ALPHABET[byte] for byte in word.encode()]
             while True:
-                pairs = [(ranks.get(pair, len(ranks)), at) for at, pair in enumerate(zip(parts, parts[1:]))]
+                pairs = [(ranks.get(pair, len(ranks)), at) for at, pair in enumerate(pairwise(parts))]
                 rank, at = min(pairs, default=(len(ranks), 0))
                 if rank == len(ranks):
                     break
@@ -104,7 +105,7 @@ def _learn(pattern: str) -> list[tuple[str, str]]:
     merges: list[tuple[str, str]] = []
     tokens = set(ALPHABET)
     while len(merges) < 100:
-        counts = Counter(pair for word in words for pair in zip(word, word[1:]))
+        counts = Counter(pair for word in words for pair in pairwise(word))
         fresh = [(count, pair) for pair, count in counts.items() if "".join(pair) not in tokens]
         if not fresh:
             break

@@ -163,18 +163,17 @@ class Tokenizer:
             return self._raw.encode_chat(written, functions, add)
         return self._raw.render_chat(written, functions, add)
 
-    def token(self, id: int) -> str:
-        """Returns a token as it is written: a piece of text (U+FFFD for part of a character), or a control token's
-        spelling.
+    def token(self, token_id: int) -> str:
+        """Returns one token as it is written: a piece of text, or a control token's spelling.
 
         Args:
-            id: A token id.
+            token_id: A token id.
 
         Returns:
-            The text. That of a whole answer is `decode`'s: pieces alone may lack part of a character.
+            The text, with U+FFFD for part of a character. That of several ids is `decode`'s.
 
         Raises:
-            InvalidParameterError: `id` is not an int.
+            InvalidParameterError: `token_id` is not an int.
             TokenizerError: The id is not in the vocabulary.
 
         Example:
@@ -183,7 +182,7 @@ class Tokenizer:
             >>> tokenizer.token(tokenizer.special["<|end|>"])
             '<|end|>'
         """
-        number = integer("id", id, 0, 2**32 - 1)
+        number = integer("token_id", token_id, 0, 2**32 - 1)
         found = self._raw.token(number)
         if found is None:
             raise TokenizerError(
@@ -224,8 +223,7 @@ class Tokenizer:
 
     @property
     def eos_ids(self) -> frozenset[int]:
-        """Every token that ends an answer: those that the file names, and the closing tokens of its family, so that
-        files with wrong metadata stop too."""
+        """Every token that ends an answer: those that the file names, and the closing tokens of its family."""
         return frozenset(self._raw.eos_ids())
 
     @property

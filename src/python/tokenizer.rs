@@ -121,8 +121,8 @@ impl RawTokenizer {
     }
 
     /// A token as it is written.
-    fn token(&self, id: u32) -> Option<String> {
-        self.tokenizer.token_text(id)
+    fn token(&self, token_id: u32) -> Option<String> {
+        self.tokenizer.token_text(token_id)
     }
 
     /// The tokens that end a turn.
