@@ -211,16 +211,6 @@ def test_keys_and_values_in_8_bits(logits: Logits, head_dim: int, arch: str, tmp
     assert compared.exact <= DOUBTFUL
 
 
-def test_long_factors_are_refused_and_not_left_out(tmp_path: Path) -> None:
-    """A context past the first training's 64 tokens needs them."""
-    path = tmp_path / "model.gguf"
-    tiny(scaling="longrope", context=256).write(path)
-    with Generator(path, backend="native") as generator:
-        assert generator.info.context_length == 64
-    with pytest.raises(UnsupportedModelError, match="long rope factors"):
-        Generator(path, backend="native", context_length=65)
-
-
 @pytest.mark.parametrize("quant", ["Q8_1", "Q8_K"])
 def test_types_of_activations_are_no_weights(quant: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"

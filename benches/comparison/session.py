@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import points
+from . import models, points
 from .machine import Clock
 from .peers import RUNNERS, environment, interpreter
 from .points import Measure
@@ -170,6 +170,8 @@ class Session:
         runner = self.start(engine, tier) if fresh else self._runner(engine, tier)
         try:
             if measure.operation == "open":
+                # Some systems drop the pages of a file within minutes, and the target is for those that are there.
+                models.warm(model)
                 before = runner.ask("memory")
                 clock = Clock()
                 answer = runner.ask("open", **settings)

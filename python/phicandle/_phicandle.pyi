@@ -46,6 +46,7 @@ class _Options(TypedDict):
     backend: str
     threads: int | None
     context_length: int | None
+    sliding_window: bool
     kv_dtype: str
     memory: str
     memory_limit: int | None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Progress,
         Prompt,
         SamplingOverrides,
+        SlidingWindow,
         StrPath,
     )
     from .waker import LoopWaker
@@ -63,6 +64,8 @@ class Generator:
         context_length: Tokens that prompt and answer may hold; `None` = as many as the model and the memory allow.
         kv_dtype: How keys and values are kept: "f16", or "q8" for half the memory and a little less precision. The
             candle backend keeps 32 bits, whatever is asked.
+        sliding_window: "file" = attention looks back over the file's sliding window, where it has one, and keys and
+            values that have left it are given back; `None` = over everything.
         memory: Where the weights are kept: "repack" = copied in an order that is fast to read, "mmap" = left in the
             file, there at once and shared between processes, "auto" = by the memory available. The candle backend
             copies them, whatever is asked. Or the most memory to plan for, in bytes or as text ("6GB"), with "auto"
@@ -113,6 +116,7 @@ class Generator:
         threads: int | None = None,
         context_length: int | None = None,
         kv_dtype: KvDtype = "f16",
+        sliding_window: SlidingWindow = "file",
         memory: int | str = "auto",
         max_batch: int = 16,
         max_queue: int = 1024,
@@ -133,6 +137,7 @@ class Generator:
             "threads": threads,
             "context_length": context_length,
             "kv_dtype": kv_dtype,
+            "sliding_window": sliding_window,
             "memory": memory,
             "max_batch": max_batch,
             "max_queue": max_queue,
@@ -277,7 +282,8 @@ class Generator:
         """Tells how likely continuations of a prompt are. The prompt is read once for all of them.
 
         The `candle` backend cannot go back to the end of a prompt, and reads it again for each continuation of more
-        than one token.
+        than one token; so does the native one where attention looks back over a sliding window within the context.
+        All continuations of a call are read with the long rope factors when the longest needs them.
 
         Args:
             prompt: As for `stream`.
@@ -463,6 +469,7 @@ class Generator:
         backend: Backend = "auto",
         threads: int | None = None,
         kv_dtype: KvDtype = "f16",
+        sliding_window: SlidingWindow = "file",
         memory: int | str = "auto",
         cache_dir: StrPath | None = None,
         token: str | None = None,
@@ -483,6 +490,7 @@ class Generator:
             backend: As for `Generator`.
             threads: As for `Generator`.
             kv_dtype: As for `Generator`.
+            sliding_window: As for `Generator`.
             memory: As for `Generator`.
             cache_dir: As for `Generator`.
             token: As for `Generator`.
@@ -511,6 +519,7 @@ class Generator:
             "backend": backend,
             "threads": threads,
             "kv_dtype": kv_dtype,
+            "sliding_window": sliding_window,
             "memory": memory,
             "cache_dir": cache_dir,
             "token": token,

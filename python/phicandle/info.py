@@ -26,7 +26,8 @@ class MemoryPlan(_Facts):
         weights_bytes: Weights as the backend holds them.
         mapped_bytes: Weights that stay in the file, in pages which the system shares between processes and takes
             back when it must. Not part of the total.
-        kv_bytes: Keys and values of `context_length` tokens, which all answers share.
+        kv_bytes: Keys and values of `context_length` tokens, which all answers share: fewer where a sliding window
+            keeps fewer, at least twice a long-rope model's original context where the context is longer than that.
         scratch_bytes: Working memory of the widest pass and of each thread, and the tokenizer.
         total_bytes: Weights, keys and values, and scratch.
         available_bytes: What this process may still take now, or `memory=` where that is less.

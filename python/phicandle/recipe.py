@@ -58,6 +58,7 @@ def options(recipe: dict[str, Any]) -> _phicandle._Options:
         "backend": text("backend", recipe["backend"]),
         "threads": None if threads is None else integer("threads", threads, 1, 1024),
         "context_length": None if context is None else integer("context_length", context, 1),
+        "sliding_window": _sliding_window(recipe["sliding_window"]),
         "kv_dtype": text("kv_dtype", recipe["kv_dtype"]),
         "memory": memory,
         "memory_limit": memory_limit,
@@ -99,6 +100,13 @@ def _optional_text(name: str, value: object, *, secret: bool = False) -> str | N
         # The value itself stays out of the message: it may be a token in a wrong wrapping.
         raise wrong(name, "a str or None", type(value))
     return text(name, value)
+
+
+def _sliding_window(value: object) -> bool:
+    """Returns a `sliding_window` argument as whether the file's window counts."""
+    if value is not None and value != "file":
+        raise wrong("sliding_window", '"file", or None for no window', value)
+    return value is not None
 
 
 def _memory(value: object) -> tuple[str, int | None]:

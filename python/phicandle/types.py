@@ -23,6 +23,9 @@ Backend = Literal["auto", "candle", "native"]
 KvDtype = Literal["f16", "q8"]
 """How keys and values are kept."""
 
+SlidingWindow = Literal["file"] | None
+"""How far attention looks back: as the file says, or without end."""
+
 Overflow = Literal["error"]
 """What to do with a prompt longer than the context."""
 

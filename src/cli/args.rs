@@ -291,6 +291,9 @@ pub(super) struct EngineArgs {
     /// How keys and values are kept: f16, or q8 for half the memory.
     #[arg(long, default_value = "f16", value_name = "TYPE")]
     pub(super) kv_dtype: String,
+    /// Let attention look back over everything, also where the file has a sliding window.
+    #[arg(long)]
+    pub(super) no_sliding_window: bool,
     /// Tokens that prompt and answer may hold together [default: the longest that fits].
     #[arg(short, long, value_name = "TOKENS")]
     pub(super) context_length: Option<usize>,

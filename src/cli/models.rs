@@ -141,6 +141,7 @@ pub(super) fn load_options(
         threads: args.threads,
         context_length: args.context_length,
         memory,
+        sliding_window: !args.no_sliding_window,
         kv_dtype,
         // A command has one answer at a time.
         max_batch: 1,

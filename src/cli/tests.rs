@@ -106,6 +106,15 @@ fn flags_default_to_the_parameters_defaults_but_for_the_length() {
 }
 
 #[test]
+fn the_window_is_the_files_unless_it_is_turned_off() {
+    for (flags, expected) in [(&[][..], false), (&["--no-sliding-window"], true)] {
+        let line = [&["phicandle", "run"], flags].concat();
+        let Command::Run(args) = Arguments::try_parse_from(line).unwrap().command else { panic!() };
+        assert_eq!(args.engine.no_sliding_window, expected);
+    }
+}
+
+#[test]
 fn every_sampling_flag_reaches_its_parameter() {
     let line = "phicandle run -n 7 --temp 0.5 --top-k 4 --top-p 0.9 --min-p 0.1 --typical-p 0.8 --repeat-penalty 1.5 \
                 --repeat-last-n 9 --presence-penalty -1 --frequency-penalty -0.5 --logit-bias 3=-100 --logit-bias 4=2.5 \

@@ -30,20 +30,21 @@ pub(super) struct Parts {
     pub(super) load: Duration,
 }
 
-/// Opens and validates the file.
-pub(super) fn open(source: &ModelSource) -> Result<(GgufFile, ModelPlan)> {
-    let file = match source {
+/// Opens and validates the file, and plans for what `options` say of the model itself.
+pub(super) fn open(options: &LoadOptions) -> Result<(GgufFile, ModelPlan)> {
+    let file = match &options.source {
         ModelSource::File(path) => GgufFile::open(path)?,
         ModelSource::Static(name, bytes) => GgufFile::from_static(name, bytes)?,
     };
-    let plan = ModelPlan::from_header(file.header())?;
+    let mut plan = ModelPlan::from_header(file.header())?;
+    plan.sliding_window = plan.sliding_window.filter(|_| options.sliding_window);
     Ok((file, plan))
 }
 
 /// Loads the model.
 pub(super) fn load(options: &LoadOptions) -> Result<Parts> {
     let start = Instant::now();
-    let (file, plan) = open(&options.source)?;
+    let (file, plan) = open(options)?;
     let metadata = &file.header().metadata;
     let place = Place::find(&file, &plan, options)?;
     place.memory.check(file.name())?;

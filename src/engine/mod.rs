@@ -1,5 +1,6 @@
 //! Requests to batches to events: the only token loop, and the one object that every door shares.
 
+mod crossing;
 mod event;
 mod info;
 mod load;
@@ -90,7 +91,7 @@ impl Engine {
     /// Any error of the file's header, [`ErrorKind::UnsupportedModel`] for a model that would run wrongly, and
     /// [`ErrorKind::InvalidParameter`] for options out of range.
     pub fn estimate(options: &LoadOptions) -> Result<MemoryPlan> {
-        let (file, plan) = load::open(&options.source)?;
+        let (file, plan) = load::open(options)?;
         Ok(Place::find(&file, &plan, options)?.memory)
     }
 
@@ -209,10 +210,9 @@ impl Engine {
             seed: params.seed.unwrap_or_else(rand::random),
             params,
             scores,
-            rewinds: inner.limits.rewinds,
             end_of_turn: inner.end_of_turn.clone(),
             tokenizer: Arc::clone(&inner.tokenizer),
-            context_length: inner.limits.context_length,
+            limits: inner.limits,
             load: inner.load,
             events,
             ticket,

@@ -86,6 +86,8 @@ pub struct LoadOptions {
     pub memory: MemoryMode,
     /// Bytes that the model may take; `None` for what the system has to give.
     pub memory_limit: Option<u64>,
+    /// Whether attention looks back over the file's sliding window only, where it has one; `false`: over everything.
+    pub sliding_window: bool,
     /// How keys and values are kept. The `candle` backend keeps 32 bits, whatever is asked.
     pub kv_dtype: KvDtype,
     /// Sequences that are computed at once, 1 or more. The `candle` backend computes one, whatever is asked.
@@ -137,6 +139,7 @@ impl LoadOptions {
             isa: None,
             memory: MemoryMode::default(),
             memory_limit: None,
+            sliding_window: true,
             kv_dtype: KvDtype::default(),
             max_batch: DEFAULT_MAX_BATCH,
             max_queue: DEFAULT_MAX_QUEUE,

@@ -20,6 +20,7 @@ pub struct ScoreRequest {
     /// What comes before each continuation.
     pub prompt: Prompt,
     /// Token ids, at least one in each; [`Engine::continuation_tokens`](super::Engine::continuation_tokens) makes them of text.
+    /// All are read with the rope factors that the longest needs.
     pub continuations: Vec<Vec<u32>>,
     /// How many of the likeliest tokens to list at each place, up to [`MOST_LOGPROBS`](crate::sampling::MOST_LOGPROBS).
     pub top: usize,

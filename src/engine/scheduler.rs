@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::sequence::Sequence;
-use crate::model::{Batch, LOGIT_ROWS, Limits, Run};
+use crate::model::{Batch, LOGIT_ROWS, Limits};
 
 /// Waiting sequences, and those in a slot.
 pub(super) struct Scheduler {
@@ -57,24 +57,31 @@ impl Scheduler {
         self.slots.iter().flatten().any(|sequence| sequence.interrupted().is_some())
     }
 
-    /// The next pass: the next tokens of every sequence in a slot. A run's worth of tokens is shared by all of them, so that a
-    /// pass is not longer for many prompts than for one; a sequence for which none is left gets one. Rows of logits are shared
-    /// out in the same way.
+    /// The next pass: the next tokens of every sequence in a slot, and those that some will need with other factors. A run's worth
+    /// of tokens is shared by all of them, so that a pass is not longer for many prompts than for one; a sequence for which none
+    /// is left gets one. Rows of logits are shared out in the same way.
     pub(super) fn plan(&mut self) -> Batch {
         let (mut left, mut rows) = (self.run_tokens, LOGIT_ROWS);
-        let runs = self
-            .slots
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(slot, sequence)| {
-                let (start, tokens, logits_from) = sequence.as_mut()?.next_tokens(left, rows);
-                let run = Run { slot, start, tokens: tokens.to_vec(), logits_from };
-                left = left.saturating_sub(run.tokens.len());
-                rows = rows.saturating_sub(run.logit_rows());
-                Some(run)
-            })
-            .collect();
+        let company = self.slots.iter().flatten().count() > 1;
+        let mut runs = Vec::new();
+        for (slot, sequence) in self.slots.iter_mut().enumerate() {
+            let Some(sequence) = sequence else { continue };
+            let run = sequence.next_run(slot, left, rows, company);
+            rows = rows.saturating_sub(run.logit_rows());
+            left = left.saturating_sub(run.tokens.len());
+            runs.push(run);
+            if let Some(run) = sequence.run_ahead(slot, left, company) {
+                left -= run.tokens.len();
+                runs.push(run);
+            }
+        }
         Batch { runs }
+    }
+
+    /// Slots whose keys and values of the short factors are of no use to this pass and any later one. Each is told once.
+    pub(super) fn outgrown(&mut self) -> Vec<usize> {
+        let slots = self.slots.iter_mut().enumerate();
+        slots.filter_map(|(slot, sequence)| sequence.as_mut()?.outgrows().then_some(slot)).collect()
     }
 
     /// The sequence in `slot`.

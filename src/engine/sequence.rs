@@ -1,15 +1,18 @@
 //! All the state of one generation, and the one place where a row of logits becomes text.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::crossing::Crossing;
 use super::event::{Chunk, Event, EventSender, Finish, FinishReason, StopReason};
 use super::scores::{Next, Scores};
 use super::stats::{Clock, Usage};
 use super::stop::StopMatcher;
 use super::ticket::Ticket;
 use crate::error::{Error, Result};
+use crate::model::{Factors, Limits, Run};
 use crate::sampling::{Logprobs, Sampler, SamplingParams, TokenLogprob};
 use crate::tokenizer::{TokenStream, Tokenizer};
 
@@ -36,8 +39,10 @@ pub(super) struct Sequence {
     rows_from: usize,
     /// Continuations to score in place of an answer.
     scores: Option<Scores>,
-    /// Whether the backend can go back to the end of the prompt.
-    rewinds: bool,
+    /// The factors that it begins with.
+    factors: Factors,
+    /// There when it may go on with others.
+    crossing: Option<Crossing>,
     prompt_logprobs: Option<Noted>,
     /// Of `generated`.
     logprobs: Option<Noted>,
@@ -55,7 +60,7 @@ pub(super) struct Sequence {
     end_ids: BTreeSet<u32>,
     /// `end_ids` as the sampler wants them: not to be chosen before `min_tokens`.
     banned: Vec<u32>,
-    context_length: usize,
+    limits: Limits,
     clock: Clock,
     deadline: Option<Instant>,
     load: Duration,
@@ -72,32 +77,41 @@ pub(super) struct Start {
     pub(super) prompt: Vec<u32>,
     pub(super) params: SamplingParams,
     pub(super) scores: Option<Scores>,
-    pub(super) rewinds: bool,
     pub(super) seed: u64,
     pub(super) end_of_turn: BTreeSet<u32>,
     pub(super) tokenizer: Arc<Tokenizer>,
-    pub(super) context_length: usize,
+    /// What the model can take.
+    pub(super) limits: Limits,
     pub(super) load: Duration,
     pub(super) events: EventSender,
     pub(super) ticket: Ticket,
 }
 
+/// Tokens that an answer has at most.
+fn answer_tokens(params: &SamplingParams) -> usize {
+    params.max_tokens.unwrap_or(usize::MAX)
+}
+
 impl Sequence {
     pub(super) fn new(start: Start) -> Self {
-        let Start { prompt, params, scores, rewinds, seed, end_of_turn, .. } = start;
-        let Start { tokenizer, context_length, load, events, ticket, .. } = start;
+        let Start { prompt, params, scores, seed, end_of_turn, .. } = start;
+        let Start { tokenizer, limits, load, events, ticket, .. } = start;
         let mut end_ids: BTreeSet<u32> = params.stop_token_ids.iter().copied().collect();
         if !params.ignore_eos {
             end_ids.extend(end_of_turn);
         }
         let clock = Clock::start();
+        // The continuations of a request are all read with the factors of the longest, after whose last token nothing is asked.
+        let given = prompt.len() + scores.as_ref().map_or(0, |scores| scores.longest().saturating_sub(1));
+        let most = given.saturating_add(if scores.is_some() { 0 } else { answer_tokens(&params) });
         let every_row = params.prompt_logprobs.is_some();
         Self {
             rows_from: if every_row { 0 } else { prompt.len().saturating_sub(1) },
             prompt,
             prefilled: 0,
             scores,
-            rewinds,
+            factors: limits.factors(given),
+            crossing: Crossing::of(&limits, given, most.min(limits.context_length)),
             prompt_logprobs: Noted::of(params.prompt_logprobs),
             logprobs: Noted::of(params.logprobs),
             generated: Vec::new(),
@@ -109,7 +123,7 @@ impl Sequence {
             stop: StopMatcher::new(&params.stop, params.include_stop),
             banned: end_ids.iter().copied().collect(),
             end_ids,
-            context_length,
+            limits,
             deadline: params.timeout.and_then(|timeout| clock.deadline(timeout)),
             clock,
             load,
@@ -119,42 +133,87 @@ impl Sequence {
         }
     }
 
-    /// The next tokens to compute, at most `limit` of them, with the position of the first and the index of the first one whose
-    /// logits are wanted: a piece of the prompt, of a continuation to score, or the token sampled last. At most `rows` rows are
-    /// wanted; one is always allowed, as one token is.
-    pub(super) fn next_tokens(&mut self, limit: usize, rows: usize) -> (usize, &[u32], usize) {
+    /// The next tokens to compute in `slot`, at most `limit` of them: a piece of the prompt, of a continuation to score, the
+    /// token sampled last, or what has to be read again before that. At most `rows` rows of logits are wanted; one is always
+    /// allowed, as one token is. `company` says whether other sequences wait for the pass.
+    pub(super) fn next_run(&mut self, slot: usize, limit: usize, rows: usize, company: bool) -> Run {
         self.clock.begin();
         let (limit, rows) = (limit.max(1), rows.max(1));
         let (length, start) = (self.prompt.len(), self.prefilled);
+        let run =
+            |start, tokens, logits_from| Run { slot, factors: self.factors, start, tokens, logits_from };
         if start < length {
             let wanted = self.rows_from.max(start);
             let end = length.min(start + limit).min(wanted + rows);
-            return (start, &self.prompt[start..end], wanted.min(end) - start);
+            return run(start, self.prompt[start..end].to_vec(), wanted.min(end) - start);
         }
-        match &self.scores {
-            Some(scores) => {
-                let left = scores.left();
-                (length + scores.computed(), &left[..left.len().min(limit).min(rows)], 0)
-            }
-            None => {
-                let last = self.generated.len().saturating_sub(1);
-                (length + last, &self.generated[last..], 0)
-            }
+        if let Some(scores) = &self.scores {
+            let left = scores.left();
+            return run(length + scores.computed(), left[..left.len().min(limit).min(rows)].to_vec(), 0);
+        }
+        let last = self.last();
+        match self.crossing.and_then(|crossing| crossing.next(last, limit, company)) {
+            Some(again) => self.read_again(slot, again),
+            None => run(last, self.text_tokens(last..last + 1), 0),
         }
     }
 
-    /// Tokens that the prompt and the answer have at most, in whole blocks of memory.
+    /// Tokens to read again in the same pass, at most `limit`: the sequence will need them with other factors.
+    pub(super) fn run_ahead(&self, slot: usize, limit: usize, company: bool) -> Option<Run> {
+        let crossing = self.crossing.filter(|_| !self.generated.is_empty())?;
+        let again = crossing.ahead(self.last(), limit, company);
+        (!again.is_empty()).then(|| self.read_again(slot, again))
+    }
+
+    /// Whether the keys and values of the short factors are of no use any more. True once.
+    pub(super) fn outgrows(&mut self) -> bool {
+        let last = self.last();
+        !self.generated.is_empty() && self.crossing.as_mut().is_some_and(|crossing| crossing.outgrows(last))
+    }
+
+    /// The position of the token sampled last, which is computed next.
+    fn last(&self) -> usize {
+        (self.prompt.len() + self.generated.len()).saturating_sub(1)
+    }
+
+    fn text_tokens(&self, positions: Range<usize>) -> Vec<u32> {
+        let tokens = self.prompt.iter().chain(&self.generated);
+        tokens.skip(positions.start).take(positions.len()).copied().collect()
+    }
+
+    /// A run of tokens that were read with the short factors. A row is wanted after the newest of all, whose own it is.
+    fn read_again(&self, slot: usize, positions: Range<usize>) -> Run {
+        let is_last =
+            positions.end > self.last() && positions.end > self.limits.original_context.unwrap_or(0);
+        Run {
+            slot,
+            factors: Factors::Long,
+            start: positions.start,
+            logits_from: positions.len() - usize::from(is_last),
+            tokens: self.text_tokens(positions),
+        }
+    }
+
+    /// Tokens that the prompt and the answer have at most, in whole blocks of memory: those that are held at once.
     pub(super) fn most_tokens(&self) -> usize {
         let answer = match &self.scores {
             Some(scores) => scores.longest(),
-            None => self.params.max_tokens.unwrap_or(self.context_length),
+            None => answer_tokens(&self.params),
         };
-        let most = self.prompt.len().saturating_add(answer).min(self.context_length);
-        most.next_multiple_of(KV_BLOCK)
+        let most = self.prompt.len().saturating_add(answer).min(self.limits.context_length);
+        let kept = self.limits.kept_tokens.unwrap_or(usize::MAX);
+        let held = |tokens: usize| tokens.next_multiple_of(KV_BLOCK).min(kept);
+        self.crossing.map_or_else(|| held(most), |crossing| crossing.most_held(most, held))
     }
 
-    /// Tells the sequence that `count` of its tokens were computed; returns how many of them were given, not sampled.
-    pub(super) fn advance(&mut self, count: usize) -> usize {
+    /// Tells the sequence that `run` was computed; returns how many of its tokens were given, not sampled, and computed for the
+    /// first time.
+    pub(super) fn advance(&mut self, run: &Run) -> usize {
+        let count = run.tokens.len();
+        if let Some(crossing) = self.crossing.as_mut().filter(|_| run.factors == Factors::Long) {
+            crossing.advance(run.start + count);
+            return 0;
+        }
         if self.prefilled < self.prompt.len() {
             self.prefilled += count;
         } else if let Some(scores) = &mut self.scores {
@@ -191,7 +250,7 @@ impl Sequence {
         let Some(scores) = &mut self.scores else { return self.write(logits) };
         match scores.accept(position + 1 - self.prompt.len(), logits)? {
             Next::Nothing => return Ok(Some((FinishReason::Stop, None))),
-            Next::Continuation if !self.rewinds => {
+            Next::Continuation if !self.limits.rewinds => {
                 // All over again, but its rows are known.
                 (self.prefilled, self.rows_from) = (0, self.prompt.len());
             }
@@ -233,7 +292,7 @@ impl Sequence {
                 return Ok(Some((FinishReason::Stop, Some(StopReason::Text(stop)))));
             }
         }
-        let full = self.prompt.len() + self.generated.len() >= self.context_length;
+        let full = self.prompt.len() + self.generated.len() >= self.limits.context_length;
         let long = self.params.max_tokens.is_some_and(|most| self.generated.len() >= most);
         Ok((full || long).then_some((FinishReason::Length, None)))
     }

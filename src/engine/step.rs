@@ -3,7 +3,7 @@
 use super::scheduler::Scheduler;
 use super::sequence::{Ending, Sequence};
 use crate::error::{Error, Result};
-use crate::model::{Forward, Logits, Run};
+use crate::model::{Factors, Forward, Logits, Run};
 
 /// What one step changed.
 #[derive(Default)]
@@ -47,6 +47,9 @@ pub(super) fn step(
     let mut progress = Progress::default();
     end_interrupted(scheduler, model, &mut progress);
     scheduler.admit();
+    for slot in scheduler.outgrown() {
+        model.forget(slot, Factors::Short);
+    }
     let batch = scheduler.plan();
     if batch.runs.is_empty() {
         return progress;
@@ -65,7 +68,7 @@ pub(super) fn step(
     let mut rows = logits.rows_mut();
     for run in &batch.runs {
         let Some(sequence) = scheduler.slot_mut(run.slot) else { continue };
-        progress.prompt_tokens += sequence.advance(run.tokens.len()) as u64;
+        progress.prompt_tokens += sequence.advance(run) as u64;
         let wanted: Vec<&mut [f32]> = rows.by_ref().take(run.logit_rows()).collect();
         if let Some(ending) = accept(sequence, run, wanted).transpose() {
             leave(scheduler, model, run.slot, ending, &mut progress);

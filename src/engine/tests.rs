@@ -1,5 +1,6 @@
 //! The engine with a scripted model: scheduling, stopping and failing, without weights.
 
+mod crossing;
 mod scoring;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::sequence::{Sequence, Start};
 use super::ticket::Ticket;
 use super::*;
 use crate::gguf::{Architecture, ModelPlan, RopePlan, RopeScaling};
-use crate::model::{Batch, Device, LOGIT_ROWS, Logits, available_memory};
+use crate::model::{Batch, Device, Factors, LOGIT_ROWS, Logits, available_memory};
 use crate::sampling::SamplingParams;
 
 const CONTEXT: usize = 64;
@@ -58,6 +59,8 @@ impl Forward for Scripted {
             context_length: CONTEXT,
             kv_tokens: CONTEXT * self.seen.len(),
             vocab_size: self.vocab_size,
+            original_context: None,
+            kept_tokens: None,
             rewinds: self.script != Script::OneWay,
         }
     }
@@ -105,6 +108,8 @@ impl Forward for Scripted {
     fn release(&mut self, slot: usize) {
         self.seen[slot].clear();
     }
+
+    fn forget(&mut self, _: usize, _: Factors) {}
 
     fn kv_bytes(&self, slot: usize) -> u64 {
         self.seen[slot].len() as u64
@@ -471,8 +476,16 @@ fn sequences_in_several_slots_do_not_mix() {
 /// streams.
 fn scheduler(kv_tokens: usize, prompts: &[usize]) -> (Scheduler, Vec<EventStream>) {
     const LONG: usize = 1024;
-    let limits =
-        Limits { slots: 4, run_tokens: RUN, context_length: LONG, kv_tokens, vocab_size: 30, rewinds: true };
+    let limits = Limits {
+        slots: 4,
+        run_tokens: RUN,
+        context_length: LONG,
+        kv_tokens,
+        vocab_size: 30,
+        original_context: None,
+        kept_tokens: None,
+        rewinds: true,
+    };
     let mut scheduler = Scheduler::new(limits);
     let (tokenizer, taken) = (Arc::new(tokenizer()), Arc::<AtomicUsize>::default());
     let mut streams = Vec::new();
@@ -482,12 +495,11 @@ fn scheduler(kv_tokens: usize, prompts: &[usize]) -> (Scheduler, Vec<EventStream
         scheduler.push(Sequence::new(Start {
             prompt: vec![0; length],
             scores: None,
-            rewinds: true,
             params: SamplingParams { max_tokens: Some(8), ..SamplingParams::default() },
             seed: 0,
             end_of_turn: BTreeSet::new(),
             tokenizer: Arc::clone(&tokenizer),
-            context_length: LONG,
+            limits,
             load: Duration::ZERO,
             events,
             ticket: Ticket::take(&taken, 100).unwrap(),
@@ -531,7 +543,7 @@ fn the_prompts_of_a_pass_share_one_run() {
     while passes.len() < 5 {
         let batch = scheduler.plan();
         for run in &batch.runs {
-            scheduler.slot_mut(run.slot).unwrap().advance(run.tokens.len());
+            scheduler.slot_mut(run.slot).unwrap().advance(run);
             if run.logit_rows() > 0 {
                 drop(scheduler.take(run.slot));
             }

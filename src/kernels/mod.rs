@@ -32,7 +32,7 @@ pub(crate) use matmul::{
     Activations, Copied, Forms, Gelu, Matrix, Memory, Norm, Picked, Then, family, is_weight,
 };
 pub(crate) use norm::NormKind;
-pub(crate) use rope::{Factors, Pairs, Rope, Rotation, Stretch, long_rope_magnitude};
+pub(crate) use rope::{Pairs, Rope, Rotation, Stretch, long_rope_magnitude};
 pub(crate) use router::Choice;
 
 pub use arena::Arena;
@@ -43,4 +43,5 @@ pub use disjoint::DisjointMut;
 pub use isa::{CpuInfo, Isa};
 pub use limits::{Rates, measure_rates};
 pub use pool::{Pool, Work, check_threads};
+pub use rope::Factors;
 pub use scratch::{ALIGNMENT, Plain, Scratch, view, view_mut};

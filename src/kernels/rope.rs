@@ -55,13 +55,12 @@ pub(crate) enum Stretch {
     },
 }
 
-/// Which divisors of [`Stretch::LongRope`] a sequence uses. Others have one set only, which both name.
+/// Which factors of a long-rope model turn the keys of a sequence. Other models have one set only, which both name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Factors {
+pub enum Factors {
     /// For sequences within the original context.
     Short,
-    /// For longer ones.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no backend goes past the original context yet"))]
+    /// For longer ones, at every position of them.
     Long,
 }
 

@@ -4,10 +4,12 @@
 /// a row of the largest vocabulary of the family takes 800 kB.
 pub const LOGIT_ROWS: usize = 32;
 
-/// One forward pass: runs of new tokens, each of another sequence.
+use super::Factors;
+
+/// One forward pass: runs of new tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The runs, each in a slot of its own.
+    /// The runs, no two of them with the same slot and factors.
     pub runs: Vec<Run>,
 }
 
@@ -16,6 +18,9 @@ pub struct Batch {
 pub struct Run {
     /// Where the sequence keeps its keys and values.
     pub slot: usize,
+    /// The factors that its keys are turned with. A slot keeps those of [`Factors::Short`] and of [`Factors::Long`] apart, as
+    /// two readings of one sequence, each from its beginning.
+    pub factors: Factors,
     /// Position in the sequence of the first token.
     pub start: usize,
     /// The tokens, at least one.

@@ -12,7 +12,8 @@ pub struct MemoryPlan {
     /// Weights that stay in the file, in pages which the system shares between processes and takes back when it must. Not
     /// part of the total.
     pub mapped_bytes: u64,
-    /// Keys and values of `context_length` tokens.
+    /// Keys and values of `context_length` tokens; of fewer where a sliding window keeps fewer, of more where the end of a
+    /// long-rope model's original context asks for two readings of a sequence.
     pub kv_bytes: u64,
     /// Activations of the widest pass, each thread's own memory, the tokenizer.
     pub scratch_bytes: u64,

@@ -7,7 +7,7 @@ mod memory;
 pub mod native;
 mod storage;
 
-pub use crate::kernels::KvDtype;
+pub use crate::kernels::{Factors, KvDtype};
 pub use batch::{Batch, LOGIT_ROWS, Logits, Run};
 pub use candle::CandleBackend;
 pub use device::Device;
@@ -30,8 +30,23 @@ pub struct Limits {
     pub kv_tokens: usize,
     /// Length of a row of logits.
     pub vocab_size: usize,
+    /// The longest sequence of [`Factors::Short`], in tokens: a longer one has [`Factors::Long`] at all of its positions.
+    /// `None`: none within the context is longer.
+    pub original_context: Option<usize>,
+    /// Tokens whose keys and values a sequence holds at most, however long it is, where attention looks back over a window.
+    pub kept_tokens: Option<usize>,
     /// Whether a run may start before the end of its sequence. Where not, such a sequence must begin anew.
     pub rewinds: bool,
+}
+
+impl Limits {
+    /// The factors of a sequence of `tokens` tokens.
+    pub fn factors(&self, tokens: usize) -> Factors {
+        match self.original_context {
+            Some(original) if tokens > original => Factors::Long,
+            _ => Factors::Short,
+        }
+    }
 }
 
 /// A loaded model: weights, and the keys and values of the sequences in its slots.
@@ -48,7 +63,7 @@ pub trait Forward: Send {
     /// `stop` is asked now and then. When it says so, the pass ends early and gives `false`; the batch then counts as not
     /// computed, and its runs may come again.
     ///
-    /// A run that starts at position 0 begins a new sequence in its slot. Any other continues the one there; one that starts
+    /// A run that starts at position 0 begins a new sequence in its slot, as far as its factors go. Any other continues the one there; one that starts
     /// before its end takes the place of what was there from that position on, where [`Limits::rewinds`].
     ///
     /// # Errors
@@ -57,6 +72,9 @@ pub trait Forward: Send {
 
     /// Frees the keys and values of `slot`.
     fn release(&mut self, slot: usize);
+
+    /// Frees those of the keys and values of `slot` that were computed with `factors`, where the backend keeps two sets.
+    fn forget(&mut self, slot: usize, factors: Factors);
 
     /// Bytes of keys and values held for `slot` now.
     fn kv_bytes(&self, slot: usize) -> u64;

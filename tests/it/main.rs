@@ -9,6 +9,8 @@ mod hygiene;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
+mod longrope;
+#[cfg(test)]
 mod native;
 #[cfg(test)]
 mod source;

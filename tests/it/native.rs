@@ -9,7 +9,7 @@ use std::sync::Arc;
 use phicandle::gguf::{GgmlType, GgufFile, ModelPlan};
 use phicandle::kernels::{CpuInfo, Isa};
 use phicandle::model::native::{NativeBackend, NativeOptions};
-use phicandle::model::{Batch, Forward, KvDtype, Logits, MemoryMode, Run};
+use phicandle::model::{Batch, Factors, Forward, KvDtype, Logits, MemoryMode, Run};
 
 use crate::tiny_models::{CONTEXT, Numbers, Shape, VOCABULARY};
 
@@ -42,6 +42,7 @@ fn rows(model: &mut dyn Forward, tokens: &[u32], piece: usize, company: usize) -
             let other = if other < slot { other } else { other + 1 };
             runs.push(Run {
                 slot: other,
+                factors: Factors::Short,
                 start: *length,
                 tokens: numbers.tokens(count),
                 logits_from: count.saturating_sub((index + other) % 3),
@@ -49,7 +50,7 @@ fn rows(model: &mut dyn Forward, tokens: &[u32], piece: usize, company: usize) -
             *length += count;
         }
         let (start, logits_from) = (index * piece, (5 * index) % part.len());
-        runs.insert(slot, Run { slot, start, tokens: part.to_vec(), logits_from });
+        runs.insert(slot, Run { slot, factors: Factors::Short, start, tokens: part.to_vec(), logits_from });
         let before = runs[..slot].iter().map(Run::logit_rows).sum();
         assert!(model.forward(&Batch { runs }, &mut logits, &|| false).unwrap());
         let rows: Vec<_> = logits.rows_mut().skip(before).take(part.len() - logits_from).collect();

@@ -24,6 +24,8 @@ pub(crate) struct Shape {
     pub(crate) head_dim: usize,
     pub(crate) rope_dim: usize,
     pub(crate) window: Option<u32>,
+    /// The original context of a long-rope model.
+    pub(crate) original: Option<u32>,
 }
 
 /// Entries of the vocabulary: no multiple of 16.
@@ -52,6 +54,7 @@ impl Shape {
             head_dim: 32,
             rope_dim: 32,
             window: None,
+            original: None,
         }
     }
 
@@ -73,6 +76,14 @@ impl Shape {
         }
         if let Some(window) = self.window {
             file.number("attention.sliding_window", 4, &window.to_le_bytes());
+        }
+        if let Some(original) = self.original {
+            file.number("rope.scaling.original_context_length", 4, &original.to_le_bytes());
+            for (name, most) in [("short", 0.5), ("long", 30.0)] {
+                let pairs = self.rope_dim / 2;
+                let factors = (0..pairs).map(|pair| 1.0 + most * pair as f32 / pairs as f32);
+                file.vector(&format!("rope_factors_{name}.weight"), factors);
+            }
         }
         let layer_norm = matches!(self.architecture, "phi2" | "phimoe");
         let epsilon = if self.architecture == "phi2" {
@@ -206,6 +217,11 @@ impl Writer {
         if has_bias {
             self.bias(name, length);
         }
+    }
+
+    fn vector(&mut self, name: &str, values: impl Iterator<Item = f32>) {
+        let data: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        self.tensors.push((name.to_owned(), vec![data.len() as u64 / 4], GgmlType::F32, data));
     }
 
     fn bias(&mut self, name: &str, length: usize) {

@@ -7,7 +7,7 @@ use super::passes::SEED;
 use crate::cli::failure::Failure;
 use crate::engine::{Engine, Event, Poll, Prompt, Request};
 use crate::error::{Error, Result};
-use crate::model::{Batch, Forward, Limits, Logits};
+use crate::model::{Batch, Factors, Forward, Limits, Logits};
 use crate::sampling::SamplingParams;
 
 /// How long Ctrl-C may go unheard.
@@ -63,6 +63,10 @@ impl Forward for Stopwatch {
         self.model.release(slot);
     }
 
+    fn forget(&mut self, slot: usize, factors: Factors) {
+        self.model.forget(slot, factors);
+    }
+
     fn kv_bytes(&self, slot: usize) -> u64 {
         self.model.kv_bytes(slot)
     }
@@ -104,7 +108,16 @@ mod tests {
 
     impl Forward for Nothing {
         fn limits(&self) -> Limits {
-            Limits { slots: 1, run_tokens: 8, context_length: 8, kv_tokens: 8, vocab_size: 1, rewinds: true }
+            Limits {
+                slots: 1,
+                run_tokens: 8,
+                context_length: 8,
+                kv_tokens: 8,
+                vocab_size: 1,
+                original_context: None,
+                kept_tokens: None,
+                rewinds: true,
+            }
         }
 
         fn forward(&mut self, _: &Batch, _: &mut Logits, _: &dyn Fn() -> bool) -> Result<bool> {
@@ -112,6 +125,8 @@ mod tests {
         }
 
         fn release(&mut self, _: usize) {}
+
+        fn forget(&mut self, _: usize, _: Factors) {}
 
         fn kv_bytes(&self, _: usize) -> u64 {
             0
@@ -123,7 +138,7 @@ mod tests {
         let waits = Waits::default();
         let mut model = Stopwatch::new(Box::new(Nothing), waits.clone());
         let mut pass = |start| {
-            let runs = vec![Run { slot: 0, start, tokens: vec![0], logits_from: 0 }];
+            let runs = vec![Run { slot: 0, factors: Factors::Short, start, tokens: vec![0], logits_from: 0 }];
             model.forward(&Batch { runs }, &mut Logits::default(), &|| false).unwrap();
         };
         pass(0);

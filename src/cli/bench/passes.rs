@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 
 use super::plan::{CHECKS, Plan, Station};
 use crate::cli::failure::Failure;
-use crate::model::{Batch, Forward, Logits, Run};
+use crate::model::{Batch, Factors, Forward, Logits, Run};
 
 /// The seed of the token ids: every run measures the same ones.
 pub(super) const SEED: u64 = 20_240_423;
@@ -28,13 +28,21 @@ pub(super) struct Passes<'a> {
     model: &'a mut dyn Forward,
     logits: Logits,
     random: StdRng,
+    /// Those of a sequence as long as what is measured makes it.
+    factors: Factors,
     /// Whether the user wants no more.
     stop: &'a dyn Fn() -> bool,
 }
 
 impl<'a> Passes<'a> {
     pub(super) fn new(model: &'a mut dyn Forward, stop: &'a dyn Fn() -> bool) -> Self {
-        Self { model, logits: Logits::default(), random: StdRng::seed_from_u64(SEED), stop }
+        Self {
+            model,
+            logits: Logits::default(),
+            random: StdRng::seed_from_u64(SEED),
+            factors: Factors::Short,
+            stop,
+        }
     }
 
     /// Makes a short pass of each kind, so that none of the measured ones is the first.
@@ -52,6 +60,7 @@ impl<'a> Passes<'a> {
     /// Seconds to read a prompt of `tokens` tokens, in runs of the size that the engine uses.
     pub(super) fn prefill(&mut self, tokens: usize) -> Result<f64, Failure> {
         let ids = self.ids(tokens);
+        self.factors = self.model.limits().factors(tokens);
         let start = Instant::now();
         self.fill(0, &ids)?;
         let seconds = start.elapsed().as_secs_f64();
@@ -61,6 +70,9 @@ impl<'a> Passes<'a> {
 
     /// Fills the sequences of `station` to its depth and measures what it asks for from there on.
     pub(super) fn visit(&mut self, station: &Station) -> Result<Times, Failure> {
+        let checked = if station.verify > 0 { CHECKS * (station.verify + 1) } else { 0 };
+        let written = if station.generate > 0 { station.generate + 1 } else { 0 };
+        self.factors = self.model.limits().factors(station.depth + written + checked);
         for slot in 0..station.batch {
             let ids = self.ids(station.depth);
             self.fill(slot, &ids)?;
@@ -99,7 +111,13 @@ impl<'a> Passes<'a> {
         for tokens in ids.chunks(size) {
             let last = start + tokens.len() == ids.len();
             let logits_from = tokens.len() - usize::from(last);
-            self.forward(vec![Run { slot, start, tokens: tokens.to_vec(), logits_from }])?;
+            self.forward(vec![Run {
+                slot,
+                factors: self.factors,
+                start,
+                tokens: tokens.to_vec(),
+                logits_from,
+            }])?;
             start += tokens.len();
         }
         Ok(())
@@ -107,7 +125,10 @@ impl<'a> Passes<'a> {
 
     /// Seconds of one pass that appends tokens to sequences of `start` tokens, each in its slot.
     fn pass(&mut self, start: usize, runs: Vec<(usize, Vec<u32>)>) -> Result<f64, Failure> {
-        let run = |(slot, tokens): (_, Vec<u32>)| Run { slot, start, logits_from: tokens.len() - 1, tokens };
+        let run = |(slot, tokens): (_, Vec<u32>)| {
+            let logits_from = tokens.len() - 1;
+            Run { slot, factors: self.factors, start, tokens, logits_from }
+        };
         let runs = runs.into_iter().map(run).collect();
         let begin = Instant::now();
         self.forward(runs)?;
@@ -149,6 +170,8 @@ mod tests {
                 context_length: 100,
                 kv_tokens: 100,
                 vocab_size: 7,
+                original_context: None,
+                kept_tokens: None,
                 rewinds: true,
             };
             Self { limits, held: vec![0; slots], passes: Vec::new(), rows: 0 }
@@ -179,6 +202,8 @@ mod tests {
         fn release(&mut self, slot: usize) {
             self.held[slot] = 0;
         }
+
+        fn forget(&mut self, _: usize, _: Factors) {}
 
         fn kv_bytes(&self, _: usize) -> u64 {
             0

@@ -193,6 +193,8 @@ fn a_pass_has_no_more_rows_than_there_is_memory_for() {
         context_length: 1024,
         kv_tokens: 4096,
         vocab_size: 30,
+        original_context: None,
+        kept_tokens: None,
         rewinds: true,
     };
     let mut scheduler = Scheduler::new(limits);
@@ -205,11 +207,10 @@ fn a_pass_has_no_more_rows_than_there_is_memory_for() {
             prompt: vec![0; length],
             params: SamplingParams { prompt_logprobs, max_tokens: Some(8), ..SamplingParams::default() },
             scores: None,
-            rewinds: true,
             seed: 0,
             end_of_turn: BTreeSet::new(),
             tokenizer: Arc::clone(&tokenizer),
-            context_length: 1024,
+            limits,
             load: Duration::ZERO,
             events,
             ticket: Ticket::take(&taken, 100).unwrap(),

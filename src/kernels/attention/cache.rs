@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::super::{ALIGNMENT, Arena};
+use super::super::{ALIGNMENT, Arena, Factors};
 use super::dtype::KvDtype;
 use super::spare::Spare;
 use crate::error::{Error, ErrorKind, Result};
@@ -56,7 +56,12 @@ pub(crate) struct KvBlock {
 #[derive(Debug, Clone)]
 pub(crate) struct KvCache {
     shape: KvShape,
+    /// What its keys are turned with.
+    factors: Factors,
+    /// The blocks from `released` on.
     blocks: Vec<Arc<KvBlock>>,
+    /// Blocks at the beginning that were given back.
+    released: usize,
     len: usize,
     spare: Arc<Spare>,
 }
@@ -135,11 +140,12 @@ impl Drop for KvBlock {
 }
 
 impl KvCache {
-    /// An empty cache, which takes no memory yet. What its blocks take comes from `spare`, and goes back there.
+    /// An empty cache for keys turned with `factors`, which takes no memory yet. What its blocks take comes from `spare`, and
+    /// goes back there.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] for a shape without layers or heads, or with heads of more than 512 elements or of an odd number.
-    pub(crate) fn new(shape: KvShape, spare: &Arc<Spare>) -> Result<Self> {
+    pub(crate) fn new(shape: KvShape, factors: Factors, spare: &Arc<Spare>) -> Result<Self> {
         if shape.layers == 0
             || shape.kv_heads == 0
             || shape.head_dim == 0
@@ -151,7 +157,7 @@ impl KvCache {
                 shape.layers, shape.kv_heads, shape.head_dim
             )));
         }
-        Ok(Self { shape, blocks: Vec::new(), len: 0, spare: Arc::clone(spare) })
+        Ok(Self { shape, factors, blocks: Vec::new(), released: 0, len: 0, spare: Arc::clone(spare) })
     }
 
     /// What its blocks are made of.
@@ -159,14 +165,24 @@ impl KvCache {
         &self.shape
     }
 
+    /// What its keys are turned with: all of them, so that no query meets a key of the other kind.
+    pub(crate) fn factors(&self) -> Factors {
+        self.factors
+    }
+
+    /// The first position that is still there.
+    pub(crate) fn start(&self) -> usize {
+        self.released * BLOCK
+    }
+
     /// Positions that are filled, in all layers.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Positions for which there is memory.
+    /// The end of the positions for which there is memory.
     pub(crate) fn capacity(&self) -> usize {
-        self.blocks.len() * BLOCK
+        (self.released + self.blocks.len()) * BLOCK
     }
 
     /// Bytes of its blocks, shared ones included.
@@ -183,7 +199,8 @@ impl KvCache {
         while self.capacity() < end {
             self.blocks.push(Arc::new(KvBlock::new(&self.shape, &self.spare)?));
         }
-        for block in self.blocks.iter_mut().take(end.div_ceil(BLOCK)).skip(start / BLOCK) {
+        let own = self.within(start / BLOCK)..self.within(end.div_ceil(BLOCK));
+        for block in self.blocks.iter_mut().take(own.end).skip(own.start) {
             if Arc::get_mut(block).is_none() {
                 let mut own = KvBlock::new(&self.shape, &self.spare)?;
                 own.bytes_mut().copy_from_slice(block.bytes());
@@ -201,7 +218,22 @@ impl KvCache {
     /// Forgets the positions from `len` on, and gives back the blocks that hold no other.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
-        self.blocks.truncate(self.len.div_ceil(BLOCK));
+        self.blocks.truncate(self.within(self.len.div_ceil(BLOCK)));
+        if self.len == 0 {
+            self.released = 0;
+        }
+    }
+
+    /// Gives back the blocks whose positions all come before `position`: no later query sees them.
+    pub(crate) fn release_before(&mut self, position: usize) {
+        let passed = self.within(position.min(self.len) / BLOCK);
+        self.blocks.drain(..passed);
+        self.released += passed;
+    }
+
+    /// Where block `block` is among those that are left.
+    fn within(&self, block: usize) -> usize {
+        block.saturating_sub(self.released)
     }
 
     /// Forgets all positions and gives back their memory.
@@ -211,11 +243,19 @@ impl KvCache {
 
     /// The bytes of one head in block `block`.
     pub(super) fn head(&self, block: usize, layer: usize, head: usize) -> &[u8] {
-        &self.blocks[block].bytes()[self.shape.head(layer, head)]
+        &self.blocks[block - self.released].bytes()[self.shape.head(layer, head)]
     }
 
     /// Blocks to write to; an error when one is shared or missing.
     pub(super) fn blocks_mut(&mut self, range: Range<usize>) -> Result<impl Iterator<Item = &mut KvBlock>> {
+        let range = match range.start.checked_sub(self.released) {
+            Some(start) => start..range.end - self.released,
+            None => {
+                return Err(Error::internal(
+                    "Keys and values would be written to a block that was given back.",
+                ));
+            }
+        };
         let blocks = self.blocks.get_mut(range).ok_or_else(|| Error::internal("No room was reserved."))?;
         if blocks.iter_mut().any(|block| Arc::get_mut(block).is_none()) {
             return Err(Error::internal("Keys and values would be written to a block that is shared."));
@@ -232,7 +272,7 @@ mod tests {
     use super::*;
 
     fn cache(shape: KvShape) -> Result<KvCache> {
-        KvCache::new(shape, &Arc::new(Spare::new(4)))
+        KvCache::new(shape, Factors::Short, &Arc::new(Spare::new(4)))
     }
 
     fn shape(head_dim: usize, dtype: KvDtype) -> KvShape {
@@ -279,6 +319,30 @@ mod tests {
         assert_eq!(cache.len(), 64);
         cache.clear();
         assert_eq!((cache.len(), cache.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn blocks_that_nobody_looks_back_to_are_given_back() {
+        let mut cache = self::cache(shape(8, KvDtype::F16)).unwrap();
+        cache.reserve(0, 200).unwrap();
+        cache.set_len(200);
+        cache.blocks_mut(0..4).unwrap().zip(0..).for_each(|(block, mark)| block.bytes_mut().fill(mark));
+        cache.release_before(127);
+        assert_eq!((cache.start(), cache.capacity(), cache.len()), (64, 256, 200));
+        cache.release_before(100);
+        cache.release_before(129);
+        assert_eq!((cache.start(), cache.capacity(), cache.len()), (128, 256, 200));
+        assert_eq!(Some(cache.bytes()), cache.shape().bytes(128));
+        assert_eq!((cache.head(2, 1, 2)[0], cache.head(3, 0, 0)[0]), (2, 3));
+        assert!(cache.blocks_mut(1..3).is_err(), "it is gone");
+        assert_eq!(cache.blocks_mut(3..4).unwrap().next().unwrap().bytes_mut()[0], 3);
+        cache.reserve(200, 300).unwrap();
+        cache.set_len(300);
+        assert_eq!((cache.start(), cache.capacity()), (128, 320));
+        cache.release_before(1000);
+        assert_eq!((cache.start(), cache.len()), (256, 300), "what it does not have yet stays");
+        cache.clear();
+        assert_eq!((cache.start(), cache.len(), cache.bytes()), (0, 0, 0));
     }
 
     #[test]

@@ -86,6 +86,12 @@ impl Heads {
         self.window.unwrap_or(usize::MAX)
     }
 
+    /// The first position that a query at `position` sees. Those that it sees are fewer than `window` positions away, as in
+    /// transformers.
+    pub(crate) fn first_seen(&self, position: usize) -> usize {
+        (position + 1).saturating_sub(self.window())
+    }
+
     /// By what queries are multiplied: `1 / sqrt(head_dim)`.
     fn scale(&self) -> f32 {
         (1.0 / (self.head_dim as f64).sqrt()) as f32
@@ -234,6 +240,7 @@ impl AttentionPlan {
                 && shape.layers == caches[0].shape().layers
                 && layer < shape.layers
                 && run.position + run.rows <= cache.capacity()
+                && self.heads.first_seen(run.position) >= cache.start()
         };
         if batch && caches.len() == self.runs.len() && self.runs.iter().zip(caches).all(agrees) {
             return Ok(());

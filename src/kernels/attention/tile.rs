@@ -104,7 +104,7 @@ impl Tile {
         let mut work = Work::new(self.queries(), direct, context, &layout, scratch);
         self.prepare(context, &layout, &mut work);
         let end = self.position + self.rows;
-        let start = (self.position + 1).saturating_sub(context.heads.window());
+        let start = context.heads.first_seen(self.position);
         let mut block = start / BLOCK;
         while block * BLOCK < end {
             let bytes = context.cache.head(block, context.layer, self.kv_head);

@@ -12,7 +12,7 @@ use std::io::Cursor;
 use candle_core::{DType, Tensor};
 use candle_transformers::models::{quantized_llama, quantized_phi3};
 
-use super::{Batch, Device, Forward, Limits, Logits, MemoryPlan, Run};
+use super::{Batch, Device, Factors, Forward, Limits, Logits, MemoryPlan, Run};
 use crate::error::{Error, Result};
 use crate::gguf::{Architecture, GgufFile, ModelPlan};
 
@@ -99,6 +99,8 @@ impl CandleBackend {
             context_length,
             kv_tokens: context_length,
             vocab_size: plan.vocab_size,
+            original_context: None,
+            kept_tokens: None,
             rewinds: false,
         };
         warm_up(&blank, &opened, context_length.min(WARM_UP_TOKENS))?;
@@ -198,6 +200,9 @@ impl Forward for CandleBackend {
             self.sequence = None;
         }
     }
+
+    // Its context ends where the long factors would begin.
+    fn forget(&mut self, _: usize, _: Factors) {}
 
     fn kv_bytes(&self, slot: usize) -> u64 {
         let tokens = match &self.sequence {

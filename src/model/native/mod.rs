@@ -8,6 +8,7 @@ mod pass;
 mod plan;
 mod room;
 mod rotation;
+mod slot;
 mod step;
 mod weights;
 
@@ -15,11 +16,12 @@ use std::sync::Arc;
 
 pub use plan::{Needs, memory};
 
-use super::{Batch, Forward, KvDtype, Limits, Logits, MemoryMode};
+use super::{Batch, Factors, Forward, KvDtype, Limits, Logits, MemoryMode};
 use crate::error::Result;
 use crate::gguf::{GgufFile, ModelPlan};
-use crate::kernels::{Compute, CpuInfo, Isa, KV_BLOCK, KvCache, KvShape, Spare, default_threads};
+use crate::kernels::{Compute, CpuInfo, Isa, KV_BLOCK, KvShape, Spare, default_threads};
 use pass::Pass;
+use slot::Slot;
 
 /// Most tokens of a pass: a panel of weights is unpacked once for all of them, and more would gain nothing.
 const RUN_TOKENS: usize = 512;
@@ -48,7 +50,7 @@ pub struct NativeOptions {
 /// A model in memory, with the sequences in its slots.
 pub struct NativeBackend {
     pass: Pass,
-    caches: Vec<KvCache>,
+    slots: Vec<Slot>,
     limits: Limits,
 }
 
@@ -65,7 +67,7 @@ impl NativeBackend {
         options: &NativeOptions,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Self> {
-        limits::check(plan, options.context_length)?;
+        limits::longest_context(plan)?;
         let isa = match options.isa {
             Some(isa) => isa,
             None => CpuInfo::detect()?.tier,
@@ -79,18 +81,23 @@ impl NativeBackend {
             dtype: options.kv_dtype,
         };
         let slots = options.slots.max(1);
-        let planned = options.context_length.div_ceil(KV_BLOCK);
+        let kv_tokens = limits::kv_tokens(plan, options.context_length, slots);
+        let planned = kv_tokens.div_ceil(KV_BLOCK);
         let spare = Arc::new(Spare::new((planned / SPARE_SHARE).max(slots.min(planned))));
-        let caches = (0..slots).map(|_| KvCache::new(shape, &spare)).collect::<Result<_>>()?;
+        let kept_tokens = limits::kept_tokens(plan).filter(|&kept| kept < options.context_length);
         let limits = Limits {
             slots,
             run_tokens: RUN_TOKENS,
             context_length: options.context_length,
-            kv_tokens: options.context_length,
+            kv_tokens,
             vocab_size: plan.vocab_size,
-            rewinds: true,
+            original_context: limits::original_context(plan, options.context_length),
+            kept_tokens,
+            // What has left the window is not there any more.
+            rewinds: plan.sliding_window.is_none_or(|window| window >= options.context_length),
         };
-        Ok(Self { pass: Pass::new(plan, weights, compute, rotation::rope(file, plan)?), caches, limits })
+        let slots = (0..slots).map(|_| Slot::new(shape, &spare)).collect::<Result<_>>()?;
+        Ok(Self { pass: Pass::new(plan, weights, compute, rotation::rope(file, plan)?), slots, limits })
     }
 
     /// The longest context that this backend runs `plan` right with, in tokens.
@@ -116,16 +123,22 @@ impl Forward for NativeBackend {
     }
 
     fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool> {
-        self.pass.run(batch, &mut self.caches, logits, stop)
+        self.pass.run(batch, &mut self.slots, logits, stop)
     }
 
     fn release(&mut self, slot: usize) {
-        if let Some(cache) = self.caches.get_mut(slot) {
-            cache.clear();
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.clear();
+        }
+    }
+
+    fn forget(&mut self, slot: usize, factors: Factors) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.cache_mut(factors).clear();
         }
     }
 
     fn kv_bytes(&self, slot: usize) -> u64 {
-        self.caches.get(slot).map_or(0, |cache| cache.bytes() as u64)
+        self.slots.get(slot).map_or(0, Slot::bytes)
     }
 }

@@ -2,13 +2,12 @@
 //! other models of the family in what follows attention.
 
 use super::room::Room;
+use super::slot::{Slot, take_caches};
 use super::step::{Halt, NormSetting, Step};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gguf::ModelPlan;
-use crate::kernels::{
-    AttentionPlan, Compute, Factors, Heads, KvCache, NormKind, Rope, Run as AttentionRun, Then,
-};
+use crate::kernels::{AttentionPlan, Compute, Heads, KvCache, NormKind, Rope, Run as AttentionRun, Then};
 use crate::model::{Batch, Logits, Run};
 
 /// A model, and room for what goes through it.
@@ -38,7 +37,7 @@ impl Pass {
     pub(super) fn run(
         &mut self,
         batch: &Batch,
-        caches: &mut [KvCache],
+        slots: &mut [Slot],
         logits: &mut Logits,
         stop: &dyn Fn() -> bool,
     ) -> Result<bool> {
@@ -46,7 +45,7 @@ impl Pass {
         if batch.runs.is_empty() {
             return Ok(true);
         }
-        match self.try_run(batch, caches, logits, stop) {
+        match self.try_run(batch, slots, logits, stop) {
             Ok(()) => Ok(true),
             Err(Halt::Stopped) => Ok(false),
             Err(Halt::Failed(error)) => Err(error),
@@ -56,11 +55,11 @@ impl Pass {
     fn try_run(
         &mut self,
         batch: &Batch,
-        caches: &mut [KvCache],
+        slots: &mut [Slot],
         logits: &mut Logits,
         stop: &dyn Fn() -> bool,
     ) -> Result<(), Halt> {
-        let mut caches = take_caches(&batch.runs, caches)?;
+        let mut caches = take_caches(&batch.runs, slots)?;
         let threads = self.compute.threads();
         let runs = self.begin(&batch.runs, &mut caches)?;
         let plan = AttentionPlan::new(self.heads, &runs, threads)?;
@@ -106,22 +105,25 @@ impl Pass {
         room.rotation.clear();
         let mut spans = Vec::with_capacity(runs.len());
         for (run, cache) in runs.iter().zip(caches) {
+            let seen = self.heads.first_seen(run.start);
             if run.start == 0 {
                 cache.clear();
-            } else if run.start > cache.len() {
+            } else if run.start > cache.len() || seen < cache.start() {
                 return Err(Error::internal(format!(
-                    "A run begins at position {}, and its sequence has {}.",
+                    "A run begins at position {}, and its sequence has those from {} to {}.",
                     run.start,
+                    cache.start(),
                     cache.len()
                 )));
             } else {
                 cache.truncate(run.start);
+                cache.release_before(seen);
             }
             let end = run.start + run.tokens.len();
             cache.reserve(run.start, end)?;
             spans.push(AttentionRun { row: room.tokens.len(), rows: run.tokens.len(), position: run.start });
             room.tokens.extend(&run.tokens);
-            self.rope.add(&mut room.rotation, run.start..end, Factors::Short);
+            self.rope.add(&mut room.rotation, run.start..end, cache.factors());
         }
         room.x.resize(room.tokens.len() * self.weights.embedding.k(), 0.0);
         self.compute.embed(&self.weights.embedding, &room.tokens, &mut room.x)?;
@@ -165,21 +167,4 @@ fn wanted(runs: &[Run], spans: &[AttentionRun]) -> (Vec<usize>, Vec<AttentionRun
         wanted.push(AttentionRun { row, rows: run.logit_rows(), position });
     }
     (rows, wanted)
-}
-
-/// The caches of the runs, in their order.
-fn take_caches<'a>(runs: &[Run], caches: &'a mut [KvCache]) -> Result<Vec<&'a mut KvCache>> {
-    let mut all: Vec<Option<&mut KvCache>> = caches.iter_mut().map(Some).collect();
-    runs.iter()
-        .map(|run| {
-            let cache = all.get_mut(run.slot).and_then(Option::take).filter(|_| !run.tokens.is_empty());
-            cache.ok_or_else(|| {
-                Error::internal(format!(
-                    "The native backend was given {} tokens for slot {}, or that slot twice.",
-                    run.tokens.len(),
-                    run.slot
-                ))
-            })
-        })
-        .collect()
 }

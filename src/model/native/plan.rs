@@ -1,5 +1,6 @@
 //! What a model costs on this backend, from its header alone. The kernels say how large what they work on is.
 
+use super::limits;
 use crate::gguf::{Architecture, ModelPlan, TensorInfo};
 use crate::kernels::{Activations, AttentionPlan, Forms, Heads, KvShape, Matrix, family};
 use crate::model::{KvDtype, LOGIT_ROWS, MemoryMode, MemoryPlan};
@@ -119,7 +120,9 @@ fn kv_shape(plan: &ModelPlan, needs: &Needs) -> KvShape {
 
 /// Bytes of keys and values of all sequences together.
 fn kv_bytes(plan: &ModelPlan, needs: &Needs) -> u64 {
-    kv_shape(plan, needs).bytes(needs.context_length).map_or(u64::MAX, |bytes| bytes as u64)
+    kv_shape(plan, needs)
+        .bytes(limits::kv_tokens(plan, needs.context_length, needs.slots))
+        .map_or(u64::MAX, |bytes| bytes as u64)
 }
 
 /// Bytes of activations of the widest pass, of its logits, and of the threads' own scratch.
@@ -322,6 +325,26 @@ mod tests {
     }
 
     #[test]
+    fn keys_and_values_are_those_that_are_held() {
+        let (_, plan) = phi3(false);
+        let tokens = |plan: &ModelPlan, context_length, slots| {
+            let needs = Needs { context_length, slots, ..NEEDS };
+            kv_bytes(plan, &needs) / kv_bytes(plan, &Needs { context_length: 1, ..NEEDS }) * 64
+        };
+        // A window of 2047 and a run of 512 touch 41 blocks at most.
+        assert_eq!([1, 2, 9].map(|slots| tokens(&plan, 10_000, slots)), [41 * 64, 82 * 64, 157 * 64]);
+        let scaling = RopeScaling::LongRope { original_context: 4096, attention_factor: None };
+        let long = ModelPlan {
+            sliding_window: None,
+            rope: RopePlan { scaling, ..plan.rope.clone() },
+            ..plan.clone()
+        };
+        assert_eq!([4096, 4097, 10_000].map(|context| tokens(&long, context, 1)), [4096, 8192, 157 * 64]);
+        let both = ModelPlan { sliding_window: plan.sliding_window, ..long };
+        assert_eq!([4096, 4097].map(|context| tokens(&both, context, 1)), [41 * 64, 82 * 64]);
+    }
+
+    #[test]
     fn scratch_grows_with_rows_threads_and_answers() {
         let (tensors, plan) = phi3(false);
         let bytes = |threads, rows, slots| {
@@ -345,6 +368,7 @@ mod tests {
     #[test]
     fn auto_packs_where_there_is_room() {
         let (tensors, plan) = phi3(false);
+        let plan = ModelPlan { sliding_window: None, ..plan };
         let choose = |available, context_length| {
             let needs = Needs { context_length, ..NEEDS };
             memory(&tensors, &plan, &needs, MemoryMode::Auto, available).0

@@ -43,7 +43,8 @@ fn fastest(
     rope.add(&mut rotation, 0..end, Factors::Short);
     let shape = KvShape { layers, kv_heads: heads.n_kv_head, head_dim: heads.head_dim, dtype };
     let spare = Arc::new(Spare::new(0));
-    let mut caches: Vec<KvCache> = runs.iter().map(|_| KvCache::new(shape, &spare).unwrap()).collect();
+    let mut caches: Vec<KvCache> =
+        runs.iter().map(|_| KvCache::new(shape, Factors::Short, &spare).unwrap()).collect();
     let all = AttentionPlan::new(heads, &[Run { row: 0, rows: end, position: 0 }], 1).unwrap();
     for cache in &mut caches {
         cache.reserve(0, end).unwrap();
