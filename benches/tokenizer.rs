@@ -37,7 +37,7 @@ fn encode(criterion: &mut Criterion) {
         files.push(root.join("python/phicandle/demo.gguf"));
     }
     for file in files {
-        let tokenizer = Tokenizer::from_file(&file).expect("a vocabulary");
+        let Ok(tokenizer) = Tokenizer::from_file(&file) else { continue };
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut group = criterion.benchmark_group(format!("encode_{name}"));
         group.sample_size(10);

@@ -96,7 +96,7 @@ def endings() -> Iterator[Any]:
                 )
 
 
-@pytest.mark.parametrize(("vocabulary", "eos", "kind", "closer"), endings())
+@pytest.mark.parametrize(("vocabulary", "eos", "kind", "closer"), list(endings()))
 def test_every_end_of_a_turn_stops_and_is_never_seen(
     tmp_path: Path, vocabulary: Vocabulary, eos: str | None, kind: int, closer: str
 ) -> None:

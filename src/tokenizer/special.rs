@@ -135,7 +135,8 @@ pub(crate) fn closers_in_template(source: &str, matcher: &Matcher) -> Vec<u32> {
         let mut from = at + word.len();
         // Only the rest of an expression may stand between: a tag such as `%}` ends the search.
         while let Some(c) = source.get(from..).and_then(|rest| rest.chars().next()) {
-            if let Some(token) = matcher.at(source, from, true) {
+            // Runs of spaces are tokens of Phi-2, and the indentation of its template.
+            if let Some(token) = matcher.at(source, from, true).filter(|token| token.control) {
                 closers.push(token.id);
                 break;
             }
@@ -193,6 +194,10 @@ mod tests {
         let source = "{% if m['content'] %}{{ '<|sys|>' + m['content'] | trim + '<|over|>\\n' + '<|next|>' }}{% endif %}";
         assert_eq!(closers_in_template(source, &matcher), [2]);
         assert_eq!(closers_in_template("{{ m.content }}<|over|>", &matcher), [2]);
+        let spaces = AddedToken { control: false, ..token("    ", 4) };
+        let matcher = Matcher::new(vec![spaces, token("<|over|>", 2)]);
+        assert_eq!(closers_in_template("{{ m.content }}\n    {% endfor %}", &matcher), [0; 0]);
+        assert_eq!(closers_in_template("{{ m.content }}    <|over|>", &matcher), [2]);
         assert_eq!(closers_in_template("{{ content and '<|sys|>' }}", &matcher), [0; 0]);
     }
 
