@@ -20,7 +20,10 @@ fn texts() -> [(&'static str, String); 6] {
         chinese.extend(char::from_u32(0x4E00 + (number >> 16) % 20_000));
     }
     [
-        ("prose", fill("It's 1st and 10; the puck slides, café lights blink, and (of course) nobody says so.\n\n")),
+        (
+            "prose",
+            fill("It's 1st and 10; the puck slides, café lights blink, and (of course) nobody says so.\n\n"),
+        ),
         ("code", fill("    for (int i = 0; i < count; ++i) {\n\t\tsum += values[i] * 0x1F; // sum\n    }\n")),
         ("one_letter", fill("a")),
         ("spaces", fill(" ")),
@@ -31,7 +34,8 @@ fn texts() -> [(&'static str, String); 6] {
 
 fn encode(criterion: &mut Criterion) {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let published = ["phi-3-vocab.gguf", "gpt-2-vocab.gguf"].map(|name| root.join("../shared/data").join(name));
+    let published =
+        ["phi-3-vocab.gguf", "gpt-2-vocab.gguf"].map(|name| root.join("../shared/data").join(name));
     let mut files: Vec<PathBuf> = published.into_iter().filter(|path| path.exists()).collect();
     if files.is_empty() {
         files.push(root.join("python/phicandle/demo.gguf"));
