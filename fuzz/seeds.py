@@ -78,6 +78,16 @@ def every_type() -> Gguf:
     )
 
 
+def split(file: Gguf, count: int) -> list[Gguf]:
+    """The same model in parts, which the fuzz target finds one after the other."""
+    parts = [Gguf(keys=file.keys if number == 0 else []) for number in range(count)]
+    for number, part in enumerate(parts):
+        part.tensors = file.tensors[number::count]
+        part.set("split.no", "u16", number).set("split.count", "u16", count)
+        part.set("split.tensors.count", "i32", len(file.tensors))
+    return parts
+
+
 def seeds() -> dict[str, bytes]:
     """Every seed, by name."""
     factors = struct.pack("<4f", 1, 1, 2, 4)
@@ -103,7 +113,8 @@ def seeds() -> dict[str, bytes]:
         "types": every_type(),
         "empty": Gguf(),
     }
-    return {name: file.to_bytes() for name, file in files.items()}
+    found = {name: file.to_bytes() for name, file in files.items()}
+    return found | {"split": b"".join(part.to_bytes() for part in split(smallest("phi3"), 2))}
 
 
 if __name__ == "__main__":

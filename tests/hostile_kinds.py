@@ -451,7 +451,6 @@ OTHER_MODELS: dict[str, Damage] = {
     "architecture of a megabyte": lambda g: g.set("general.architecture", "str", "x" * 2**20),  # cg10
     "architecture with control characters": lambda g: g.set("general.architecture", "str", "\x1b[2Jphi3\r\n"),
     "adapter": lambda g: g.set("general.type", "str", "adapter"),
-    "one of three parts": lambda g: g.set("split.count", "u16", 3),
     "quant MXFP4": lambda g: _retype(g, "blk.1.ffn_up.weight", "MXFP4"),
     "quant withdrawn": lambda g: _tensor(g, "blk.1.ffn_up.weight", dtype=31),
     "quant Q4_2 of 2023": lambda g: _tensor(g, "blk.1.ffn_up.weight", dtype=4),

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 from hostile_kinds import KINDS, LOADS, Kind
+from hostile_splits import SPLITS
+from hostile_splits import write as write_split
 
 CHILD = Path(__file__).with_name("hostile_child.py")
 #: Processor time of loading, in seconds: on a busy machine the clock on the wall says nothing of the file.
@@ -131,6 +133,15 @@ def test_path(name: str, tmp_path: Path) -> None:
     assert fault(expected, result) is None, fault(expected, result)
     if name in ("missing", "folder"):
         assert "phi-3-mini.gguf" in result["message"]
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_split(name: str, tmp_path: Path) -> None:
+    expected, _ = SPLITS[name]
+    path = write_split(name, tmp_path)
+    for backend in BACKENDS:
+        reason = fault(expected, run(path, backend, "generate"))
+        assert reason is None, f"{backend}: {reason}"
 
 
 def test_count(capsys: pytest.CaptureFixture[str]) -> None:

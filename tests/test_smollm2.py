@@ -69,8 +69,8 @@ def test_facts(model: Generator) -> None:
 
 
 def test_it_knows_the_capital_of_france(model: Generator) -> None:
-    # The file's own default system prompt (trained by Hugging Face ...) makes the model answer in French, and after "You
-    # are a helpful assistant." the first words of both languages are 0.1 apart, less than 8-bit activations move them.
+    # The file's own default system prompt (trained by Hugging Face ...) makes the model answer in French. After the one
+    # of a helpful assistant the first words of both languages are 0.1 apart, less than 8-bit activations move them.
     # After this one the best token leads by 0.65 and more, in exact arithmetic and in that of the kernels.
     messages = [
         {"role": "system", "content": "You answer questions briefly and correctly."},

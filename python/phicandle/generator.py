@@ -48,9 +48,10 @@ class Generator:
     the model computes. A context manager, and pickled as its arguments: unpickling loads the model again.
 
     Args:
-        model: A path to a `.gguf` file; a hub id, `owner/name` or `owner/name:Q4_K_M`; "demo" for the small model
-            inside the package; `None` = `microsoft/Phi-3-mini-4k-instruct-gguf` (2.4 GB), or what the environment
-            variable `PHICANDLE_MODEL` names. A `str` that names an existing file is that file.
+        model: A path to a `.gguf` file, of a split model any part; a hub id, `owner/name:Q4_K_M`, or `owner/name` for
+            the best quantisation that fits into memory, which the log names; "demo" for the small model inside the
+            package; `None` = `microsoft/Phi-3-mini-4k-instruct-gguf` (2.4 GB), or what the environment variable
+            `PHICANDLE_MODEL` names. A `str` that names an existing file is that file.
         filename: A file of the hub repository.
         revision: A branch, tag or commit of the hub repository; `None` = `main`.
         tokenizer: A `tokenizer.json`, or a `.gguf` whose tokenizer to use; `None` = the model file's own.
@@ -479,7 +480,7 @@ class Generator:
     ) -> MemoryPlan:
         """Tells how much memory a model would take, from the header of its file alone.
 
-        A model on the hub is downloaded first, in this version.
+        Of a model on the hub that is not in the cache, only the header is read, a few megabytes.
 
         Args:
             model: As for `Generator`, and so the others.

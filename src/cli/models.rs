@@ -15,10 +15,10 @@ use crate::engine::{Backend, Engine, LoadOptions, ModelSource, Progress};
 use crate::env::PHICANDLE_MODEL;
 use crate::error::{Error, ErrorKind};
 use crate::hub::{
-    DEFAULT_REPO, DEFAULT_TOKENIZER_REPO, Hub, HubOptions, LocalModel, ModelSpec, TOKENIZER_FILE,
+    DEFAULT_REPO, DEFAULT_TOKENIZER_REPO, Described, Hub, HubOptions, LocalModel, ModelSpec, TOKENIZER_FILE,
 };
 use crate::kernels::check_threads;
-use crate::model::{Device, KvDtype, MemoryMode};
+use crate::model::{Device, KvDtype, MemoryMode, available_memory};
 
 /// The name of the model that comes with phicandle.
 pub(super) const DEMO: &str = "demo";
@@ -37,6 +37,37 @@ pub(super) fn locate(
     demo: &Demo,
     console: &Console<'_>,
 ) -> Result<Located, Failure> {
+    find(model, hub, demo, |spec| {
+        let local = resolve(spec, hub, console)?;
+        Ok(Located { source: ModelSource::File(local.model), tokenizer: local.tokenizer })
+    })
+}
+
+/// As [`locate`], but of a hub model that is not in the cache only the header is read.
+pub(super) fn describe(
+    model: Option<&str>,
+    hub: &HubArgs,
+    demo: &Demo,
+    console: &Console<'_>,
+) -> Result<Located, Failure> {
+    find(model, hub, demo, |spec| {
+        Ok(match with_hub(hub, console, |hub| hub.describe(spec))? {
+            Described::Local(local) => {
+                Located { source: ModelSource::File(local.model), tokenizer: local.tokenizer }
+            }
+            Described::Remote { name, header } => {
+                Located { source: ModelSource::Header(name, Box::new(header)), tokenizer: None }
+            }
+        })
+    })
+}
+
+fn find(
+    model: Option<&str>,
+    hub: &HubArgs,
+    demo: &Demo,
+    on_hub: impl FnOnce(&ModelSpec) -> Result<Located, Failure>,
+) -> Result<Located, Failure> {
     let of_hub = hub.filename.is_some() || hub.revision.is_some();
     let model = model.map(str::to_owned).or_else(preset);
     let source = match model.as_deref() {
@@ -47,8 +78,7 @@ pub(super) fn locate(
         Some(path) if is_file(path) => ModelSource::File(path.into()),
         model => {
             let spec = ModelSpec::from_parts(model, hub.filename.as_deref(), hub.revision.as_deref())?;
-            let local = resolve(&spec, hub, console)?;
-            return Ok(Located { source: ModelSource::File(local.model), tokenizer: local.tokenizer });
+            return on_hub(&spec);
         }
     };
     if of_hub {
@@ -113,6 +143,7 @@ fn with_hub<T>(
         cache_dir: args.cache_dir.clone(),
         offline: args.offline.then_some(true),
         bar: console.err_terminal && !console.quiet,
+        memory: Some(available_memory()),
         cancel: Some(Arc::new(move || interrupts.pressed())),
         ..HubOptions::default()
     })?;

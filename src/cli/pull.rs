@@ -18,19 +18,27 @@ pub(super) fn run(args: &PullArgs, console: &mut Console<'_>) -> Outcome {
     let spec =
         ModelSpec::from_parts(args.model.as_deref(), hub.filename.as_deref(), hub.revision.as_deref())?;
     let local = models::resolve(&spec, hub, console)?;
-    let bytes = std::fs::metadata(&local.model)?.len();
+    let mut bytes = 0;
+    for part in &local.parts {
+        bytes += std::fs::metadata(part)?.len();
+    }
     if args.json {
         let report = json!({
             "repo": local.repo,
             "revision": local.revision,
             "file": local.file,
             "bytes": bytes,
+            "parts": local.parts.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
             "model": local.model.display().to_string(),
             "tokenizer": local.tokenizer.map(|path| path.display().to_string()),
         });
         writeln!(console.out, "{report}")?;
     } else {
-        console.note(&format!("{} of {}, {}", local.file, local.repo, size(bytes)))?;
+        let parts = match local.parts.len() {
+            1 => String::new(),
+            count => format!(" in {count} parts"),
+        };
+        console.note(&format!("{} of {}, {}{parts}", local.file, local.repo, size(bytes)))?;
         writeln!(console.out, "{}", local.model.display())?;
     }
     Ok(0)

@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::args::{HubArgs, ShowArgs};
+use super::args::ShowArgs;
 use super::console::{Console, Style};
 use super::models::{self, Located};
 use super::report::{count, plain, row, size, table};
 use super::{Demo, Failure, Outcome};
-use crate::engine::{Engine, LoadOptions, ModelSource};
-use crate::error::{Error, ErrorKind};
+use crate::engine::{Engine, LoadOptions};
+use crate::error::Error;
 use crate::gguf::{GgmlType, GgufFile, Header, ModelPlan, RopeScaling};
 use crate::model::MemoryPlan;
 use crate::tokenizer::Tokenizer;
@@ -18,11 +18,9 @@ const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// Shows one model.
 pub(super) fn run(args: &ShowArgs, demo: &Demo, console: &mut Console<'_>) -> Outcome {
-    let located = locate(args, demo, console)?;
-    let file = match &located.source {
-        ModelSource::File(path) => GgufFile::open(path)?,
-        ModelSource::Static(name, bytes) => GgufFile::from_static(name, bytes)?,
-    };
+    // Looking costs no gigabytes: of a model that is not here, only the header is read.
+    let located = models::describe(args.model.as_deref(), &args.hub, demo, console)?;
+    let file = located.source.open()?;
     if args.template {
         return template(&file, console);
     }
@@ -33,23 +31,6 @@ pub(super) fn run(args: &ShowArgs, demo: &Demo, console: &mut Console<'_>) -> Ou
         report.write(args.tensors, console)?;
     }
     Ok(0)
-}
-
-/// Finds the model without downloading anything: looking costs no gigabytes.
-fn locate(args: &ShowArgs, demo: &Demo, console: &Console<'_>) -> Result<Located, Failure> {
-    let hub = HubArgs { offline: true, ..args.hub.clone() };
-    models::locate(args.model.as_deref(), &hub, demo, console).map_err(|failure| match failure {
-        Failure::Error(error) if matches!(error.kind(), ErrorKind::Offline { .. }) && !args.hub.offline => {
-            let name = args.model.as_deref().unwrap_or("the default model");
-            let pull = args.model.as_deref().map_or_else(String::new, |model| format!(" {model}"));
-            Failure::Error(Error::new(
-                ErrorKind::ModelNotFound { candidates: Vec::new() },
-                format!("The cache does not hold {name}."),
-                format!("Download it with `phicandle pull{pull}`, or show `demo`."),
-            ))
-        }
-        other => other,
-    })
 }
 
 fn template(file: &GgufFile, console: &mut Console<'_>) -> Outcome {
@@ -199,6 +180,10 @@ impl<'a> Report<'a> {
                 &format!("GGUF version {}, data aligned to {}", header.version, header.alignment),
             ]),
         ];
+        if header.parts.len() > 1 {
+            let sizes: Vec<String> = header.parts.iter().map(|part| size(part.file_len)).collect();
+            rows.push(row(["parts", &format!("{}: {}", sizes.len(), sizes.join(" + "))]));
+        }
         let Some(plan) = &self.plan else { return rows };
         let heads = if plan.n_head == plan.n_head_kv {
             format!("{} heads", plan.n_head)
@@ -254,6 +239,7 @@ impl<'a> Report<'a> {
             "name": self.title(),
             "file": self.file.name(),
             "bytes": header.file_len,
+            "parts": header.parts.iter().map(|part| part.file_len).collect::<Vec<_>>(),
             "version": header.version,
             "alignment": header.alignment,
             "model": self.plan.as_ref().map(plan_json),

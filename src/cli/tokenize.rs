@@ -7,7 +7,6 @@ use super::console::Console;
 use super::report::plain;
 use super::{Demo, Failure, Outcome, models};
 use crate::engine::ModelSource;
-use crate::gguf::GgufFile;
 use crate::tokenizer::Tokenizer;
 
 /// Writes one line for each token: its id and its text.
@@ -34,8 +33,6 @@ fn open(args: &TokenizeArgs, demo: &Demo, console: &Console<'_>) -> Result<Token
     let located = models::locate_tokenizer(args.model.as_deref(), &args.hub, demo, console)?;
     Ok(match (located.tokenizer, located.source) {
         (Some(path), _) | (None, ModelSource::File(path)) => Tokenizer::from_file(&path)?,
-        (None, ModelSource::Static(name, bytes)) => {
-            Tokenizer::from_gguf(&GgufFile::from_static(name, bytes)?.header().metadata)?
-        }
+        (None, source) => Tokenizer::from_gguf(&source.open()?.header().metadata)?,
     })
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::gguf::{GgufFile, Header};
 use crate::kernels::Isa;
 use crate::model::{Device, KvDtype, MemoryMode};
 
@@ -20,6 +21,22 @@ pub enum ModelSource {
     File(PathBuf),
     /// A GGUF image inside the program, and a name for messages.
     Static(&'static str, &'static [u8]),
+    /// A header alone, and a name for messages: enough for [`Engine::estimate`](super::Engine::estimate), not to load.
+    Header(String, Box<Header>),
+}
+
+impl ModelSource {
+    /// Opens the model; of a split one all parts.
+    ///
+    /// # Errors
+    /// Those of [`GgufFile::open`].
+    pub fn open(&self) -> Result<GgufFile> {
+        match self {
+            Self::File(path) => GgufFile::open(path),
+            Self::Static(name, bytes) => GgufFile::from_static(name, bytes),
+            Self::Header(name, header) => Ok(GgufFile::without_weights(name, (**header).clone())),
+        }
+    }
 }
 
 /// What computes.

@@ -13,17 +13,24 @@ pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     position: usize,
     file_len: u64,
+    /// Where what was asked for last ends, if the file has it and the bytes at hand do not.
+    wanted: Option<u64>,
 }
 
 impl<'a> Cursor<'a> {
     /// `bytes` is the start of a file of `file_len` bytes.
     pub(super) fn new(bytes: &'a [u8], file_len: u64) -> Self {
-        Self { bytes, position: 0, file_len }
+        Self { bytes, position: 0, file_len, wanted: None }
     }
 
     /// Bytes read so far.
     pub(super) fn position(&self) -> u64 {
         self.position as u64
+    }
+
+    /// How far the bytes at hand would have to reach, if that is why reading failed.
+    pub(super) fn wanted(&self) -> Option<u64> {
+        self.wanted
     }
 
     /// Bytes of the file that are not read yet, whether or not they are at hand.
@@ -78,7 +85,7 @@ impl<'a> Cursor<'a> {
     }
 
     #[cold]
-    fn out_of_bytes(&self, count: u64, what: &str) -> Error {
+    fn out_of_bytes(&mut self, count: u64, what: &str) -> Error {
         let start = self.position();
         let end = start.saturating_add(count);
         let message = if end > self.file_len {
@@ -91,6 +98,7 @@ impl<'a> Cursor<'a> {
                 "The header is longer than {MAX_HEADER} bytes, the limit: the {what} would end at byte {end}."
             )
         } else {
+            self.wanted = Some(end);
             format!(
                 "The first {} bytes do not hold the whole header: the {what} ends at byte {end}.",
                 self.bytes.len()

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::header::Header;
 use super::metadata::shown;
 use super::mmap::Map;
+use super::split::{PartName, join, part_names};
 use super::tensor::{TensorInfo, bad_tensor};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -18,12 +19,19 @@ const MAX_CANDIDATES: usize = 8;
 /// Most entries of a folder that are looked at for such names.
 const MAX_ENTRIES: usize = 10_000;
 
-/// An open GGUF file: its header, checked, and its bytes, mapped.
+/// An open model: the header of its GGUF file, or of its parts together, checked, and their bytes, mapped.
 #[derive(Debug)]
 pub struct GgufFile {
     name: String,
-    bytes: Bytes,
+    parts: Vec<PartFile>,
     header: Header,
+}
+
+/// One file of a model.
+#[derive(Debug)]
+struct PartFile {
+    name: String,
+    bytes: Bytes,
 }
 
 #[derive(Debug)]
@@ -32,33 +40,42 @@ enum Bytes {
     Static(&'static [u8]),
 }
 
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Static(bytes) => bytes,
+        }
+    }
+}
+
 impl GgufFile {
-    /// Maps the file at `path` and checks its header. The weights are not read yet.
+    /// Maps the file at `path` and checks its header. Of a split model any part may be given: the others are found beside it by
+    /// their names. The weights are not read yet.
     ///
     /// # Errors
-    /// `ModelNotFound` (with near names) for a missing file or a folder, `ModelRead` when the system refuses,
-    /// and those of [`Header::parse`].
+    /// `ModelNotFound` (with near names) for a missing file or part, or a folder, `ModelRead` when the system refuses,
+    /// `CorruptModel` for parts that contradict each other, and those of [`Header::parse`].
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
-        if metadata.is_dir() {
-            return Err(is_folder(path));
+        let (file, header) = open_part(path)?;
+        let own = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let Some(part) = part_names(&own, &header).map_err(|error| about(&name, &error))? else {
+            return Ok(Self { name, parts: vec![file], header });
+        };
+        let mut found = Some((file, header));
+        let (mut parts, mut headers) = (Vec::new(), Vec::new());
+        for (number, sibling) in (1..).zip(part.all()) {
+            let (file, header) = match found.take_if(|_| number == part.number) {
+                Some(own) => own,
+                None => open_sibling(&path.with_file_name(&sibling), number, &part, &own)?,
+            };
+            parts.push(file);
+            headers.push((sibling, header));
         }
-        if !metadata.is_file() {
-            return Err(Error::new(
-                ErrorKind::ModelRead,
-                format!("`{}` is a device or a pipe, not a regular file.", shown(&name)),
-                "Copy the model into a file first.",
-            ));
-        }
-        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-        let length = file.metadata().map_err(|error| unreadable(path, &error))?.len();
-        if length == 0 {
-            return Err(about(&name, &Error::corrupt("file length", Some(0), "The file is empty.")));
-        }
-        let map = Map::of(&file).map_err(|error| unreadable(path, &error))?;
-        let header = Header::parse(&map, map.len() as u64).map_err(|error| about(&name, &error))?;
-        Ok(Self { name, bytes: Bytes::Mapped(map), header })
+        Ok(Self { name, parts, header: join(headers)? })
     }
 
     /// Checks a file that is already in memory; `name` stands for it in errors.
@@ -67,10 +84,16 @@ impl GgufFile {
     /// Those of [`Header::parse`].
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self> {
         let header = Header::parse(bytes, bytes.len() as u64).map_err(|error| about(name, &error))?;
-        Ok(Self { name: name.to_owned(), bytes: Bytes::Static(bytes), header })
+        let part = PartFile { name: name.to_owned(), bytes: Bytes::Static(bytes) };
+        Ok(Self { name: name.to_owned(), parts: vec![part], header })
     }
 
-    /// The path, or the name given.
+    /// A model of which only the header is here: every look at its weights is an error.
+    pub fn without_weights(name: &str, header: Header) -> Self {
+        Self { name: name.to_owned(), parts: Vec::new(), header }
+    }
+
+    /// The path, or the name given; of a split model that of the part that was opened.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -80,29 +103,46 @@ impl GgufFile {
         &self.header
     }
 
-    /// The whole file.
-    pub fn bytes(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Mapped(map) => map,
-            Bytes::Static(bytes) => bytes,
-        }
+    /// All bytes of one of the header's parts; none when it is not here.
+    pub fn part_bytes(&self, part: usize) -> &[u8] {
+        self.parts.get(part).map_or(&[], |part| &part.bytes)
+    }
+
+    /// Where the data of one tensor lie in the bytes of its part.
+    ///
+    /// # Errors
+    /// `CorruptModel` when the tensor is of another file, and does not fit this one.
+    pub fn tensor_range(&self, tensor: &TensorInfo) -> Result<Range<usize>> {
+        let range = self.header.parts.get(tensor.part).and_then(|part| {
+            let start = part.data_offset.checked_add(tensor.offset)?;
+            let end = start.checked_add(tensor.n_bytes)?;
+            Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+        });
+        range
+            .filter(|range| range.end <= self.part_bytes(tensor.part).len())
+            .ok_or_else(|| bad_tensor(&tensor.name, None, "lies outside the file."))
     }
 
     /// The data of one tensor of this file.
     ///
     /// # Errors
-    /// `CorruptModel` when the tensor is of another file, and does not fit this one.
+    /// As [`GgufFile::tensor_range`].
     pub fn tensor_bytes(&self, tensor: &TensorInfo) -> Result<&[u8]> {
-        let range = self.header.data_offset.checked_add(tensor.offset).and_then(|start| {
-            let end = start.checked_add(tensor.n_bytes)?;
-            Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
-        });
-        range
-            .and_then(|range| self.bytes().get(range))
-            .ok_or_else(|| bad_tensor(&tensor.name, None, "lies outside the file."))
+        let range = self.tensor_range(tensor)?;
+        let bytes = self.part_bytes(tensor.part).get(range);
+        bytes.ok_or_else(|| bad_tensor(&tensor.name, None, "lies outside the file."))
     }
 
-    /// Has the system bring `bytes`, a part of [`GgufFile::bytes`], into this process's memory in one go. Waits until they
+    /// The file that has a tensor's data, and their first byte in it, for errors.
+    pub(super) fn place(&self, tensor: &TensorInfo) -> (&str, Option<u64>) {
+        let name = self.parts.get(tensor.part).map_or(self.name(), |part| &part.name);
+        (
+            name,
+            self.header.parts.get(tensor.part).and_then(|part| part.data_offset.checked_add(tensor.offset)),
+        )
+    }
+
+    /// Has the system bring `bytes`, a piece of [`GgufFile::part_bytes`], into this process's memory in one go. Waits until they
     /// are there. A hint: without it, or for other bytes, they come page by page as they are touched.
     pub fn populate(&self, bytes: &[u8]) {
         if let Some((map, range)) = self.mapped(bytes) {
@@ -110,21 +150,68 @@ impl GgufFile {
         }
     }
 
-    /// Tells the system that `bytes`, a part of [`GgufFile::bytes`], are not needed any more, so that they do not count as this
-    /// process's memory. A hint: they may be read again, and are the same.
+    /// Tells the system that `bytes`, a piece of [`GgufFile::part_bytes`], are not needed any more, so that they do not count as
+    /// this process's memory. A hint: they may be read again, and are the same.
     pub fn release(&self, bytes: &[u8]) {
         if let Some((map, range)) = self.mapped(bytes) {
             map.release(range);
         }
     }
 
-    /// Where in the map `bytes` lie. None when they are not of this file, or it is not mapped.
+    /// Where in which map `bytes` lie. None when they are not of this model, or it is not mapped.
     fn mapped(&self, bytes: &[u8]) -> Option<(&Map, Range<usize>)> {
-        let Bytes::Mapped(map) = &self.bytes else { return None };
-        let start = bytes.as_ptr().addr().checked_sub(map.as_ptr().addr())?;
-        let end = start.checked_add(bytes.len())?;
-        (start < end && end <= map.len()).then_some((map, start..end))
+        self.parts.iter().find_map(|part| {
+            let Bytes::Mapped(map) = &part.bytes else { return None };
+            let start = bytes.as_ptr().addr().checked_sub(map.as_ptr().addr())?;
+            let end = start.checked_add(bytes.len())?;
+            (start < end && end <= map.len()).then_some((map, start..end))
+        })
     }
+}
+
+/// Maps one file and checks its header.
+fn open_part(path: &Path) -> Result<(PartFile, Header)> {
+    let name = path.display().to_string();
+    let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    if metadata.is_dir() {
+        return Err(is_folder(path));
+    }
+    if !metadata.is_file() {
+        return Err(Error::new(
+            ErrorKind::ModelRead,
+            format!("`{}` is a device or a pipe, not a regular file.", shown(&name)),
+            "Copy the model into a file first.",
+        ));
+    }
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    let length = file.metadata().map_err(|error| unreadable(path, &error))?.len();
+    if length == 0 {
+        return Err(about(&name, &Error::corrupt("file length", Some(0), "The file is empty.")));
+    }
+    let map = Map::of(&file).map_err(|error| unreadable(path, &error))?;
+    let header = Header::parse(&map, map.len() as u64).map_err(|error| about(&name, &error))?;
+    Ok((PartFile { name, bytes: Bytes::Mapped(map) }, header))
+}
+
+/// Opens another part of the model that `own` is a part of.
+fn open_sibling(path: &Path, number: u64, part: &PartName, own: &str) -> Result<(PartFile, Header)> {
+    open_part(path).map_err(|error| match error.kind() {
+        ErrorKind::ModelNotFound { candidates } => Error::new(
+            ErrorKind::ModelNotFound { candidates: candidates.clone() },
+            format!(
+                "`{}` is part {} of {}, and part {number} is missing: there is no file `{}`.",
+                shown(own),
+                part.number,
+                part.count,
+                shown_path(&path.display().to_string())
+            ),
+            format!(
+                "Put all {} parts into one folder, under the names that they were published with.",
+                part.count
+            ),
+        ),
+        _ => error,
+    })
 }
 
 /// The same error with the file's name before it.

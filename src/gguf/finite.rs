@@ -36,11 +36,12 @@ pub fn check_finite(kind: GgmlType, bytes: &[u8]) -> Option<usize> {
 /// The error of weights that are not numbers: they would turn every answer into noise without a word. `block` is what
 /// [`check_finite`] found.
 pub fn not_finite(file: &GgufFile, tensor: &TensorInfo, block: usize) -> Error {
-    let TensorInfo { name, offset, .. } = tensor;
+    let name = &tensor.name;
+    let (part, offset) = file.place(tensor);
     Error::corrupt(
         name,
-        Some(file.header().data_offset + offset),
-        format!("The tensor {name} of {} holds a value that is not finite, in block {block}.", file.name()),
+        offset,
+        format!("The tensor {name} of {part} holds a value that is not finite, in block {block}."),
     )
 }
 

@@ -17,6 +17,24 @@ const DEFAULT_ALIGNMENT: u32 = 32;
 /// Alignments that a file may ask for.
 const ALIGNMENTS: std::ops::RangeInclusive<u32> = 8..=65_536;
 
+/// One file of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Byte of the file at which its tensors' data begins.
+    pub data_offset: u64,
+    /// Bytes of the file.
+    pub file_len: u64,
+}
+
+/// What the first bytes of a file give.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prefix {
+    /// They hold the header.
+    Whole(Header),
+    /// The header goes on behind them: it has at least this many bytes.
+    Needs(u64),
+}
+
 /// A validated header: every tensor it lists lies inside the file, and no two overlap.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
@@ -24,13 +42,13 @@ pub struct Header {
     pub version: u32,
     /// Every tensor begins at a multiple of this many bytes: a power of two.
     pub alignment: u64,
-    /// Byte of the file at which the tensors' data begins.
-    pub data_offset: u64,
-    /// Bytes of the whole file.
+    /// The files that the model lies in: one, unless it is split.
+    pub parts: Vec<Part>,
+    /// Bytes of all files together.
     pub file_len: u64,
     /// The key-value part.
     pub metadata: Metadata,
-    /// The tensors, in the order of their data.
+    /// The tensors, in the order of the parts and of their data.
     pub tensors: Vec<TensorInfo>,
     /// Positions in `tensors`, sorted by name.
     by_name: Vec<u32>,
@@ -44,13 +62,30 @@ impl Header {
     /// know, `OutOfMemory` when the header does not fit.
     pub fn parse(bytes: &[u8], file_len: u64) -> Result<Self> {
         let file_len = file_len.max(bytes.len() as u64);
+        Self::read(&mut Cursor::new(bytes, file_len), file_len)
+    }
+
+    /// As [`Header::parse`], for bytes that may end inside the header.
+    ///
+    /// # Errors
+    /// Those of [`Header::parse`], as soon as `bytes` show one.
+    pub fn parse_prefix(bytes: &[u8], file_len: u64) -> Result<Prefix> {
+        let file_len = file_len.max(bytes.len() as u64);
         let mut cursor = Cursor::new(bytes, file_len);
-        let version = read_version(&mut cursor)?;
+        match (Self::read(&mut cursor, file_len), cursor.wanted()) {
+            (Ok(header), _) => Ok(Prefix::Whole(header)),
+            (Err(_), Some(wanted)) => Ok(Prefix::Needs(wanted)),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    fn read(cursor: &mut Cursor<'_>, file_len: u64) -> Result<Self> {
+        let version = read_version(cursor)?;
         let n_tensors = cursor.u64("tensor count")?;
         let n_pairs = cursor.u64("metadata count")?;
-        let metadata = Metadata::parse(&mut cursor, n_pairs)?;
+        let metadata = Metadata::parse(cursor, n_pairs)?;
         let alignment = read_alignment(&metadata)?;
-        let (tensors, data_len, padded_len) = parse_tensors(&mut cursor, n_tensors, alignment)?;
+        let (tensors, data_len, padded_len) = parse_tensors(cursor, n_tensors, alignment)?;
         let header_end = cursor.position();
         let data_offset = header_end
             .checked_next_multiple_of(alignment)
@@ -62,8 +97,16 @@ impl Header {
             (data_offset.saturating_add(data_len), data_offset.saturating_add(padded_len))
         };
         check_length(file_len, least, most)?;
-        let by_name = index_names(&tensors)?;
-        Ok(Self { version, alignment, data_offset, file_len, metadata, tensors, by_name })
+        let parts = vec![Part { data_offset, file_len }];
+        let mut header = Self { version, alignment, parts, file_len, metadata, tensors, by_name: Vec::new() };
+        header.index()?;
+        Ok(header)
+    }
+
+    /// Sorts the names anew, after tensors were added.
+    pub(super) fn index(&mut self) -> Result<()> {
+        self.by_name = index_names(&self.tensors)?;
+        Ok(())
     }
 
     /// The tensor of this name.

@@ -154,6 +154,16 @@ impl Metadata {
         self.find(key).is_some()
     }
 
+    /// Whether `other` has the key with the same type and value.
+    pub(super) fn same_value(&self, other: &Self, key: &str) -> bool {
+        match (self.find(key), other.find(key)) {
+            (Some(own), Some(others)) => {
+                (own.kind, own.element, self.data(own)) == (others.kind, others.element, other.data(others))
+            }
+            _ => false,
+        }
+    }
+
     /// Bytes of memory that this metadata holds.
     pub fn memory_bytes(&self) -> usize {
         self.raw.capacity()

@@ -11,6 +11,7 @@ use super::keys::Keys;
 use super::metadata::{Metadata, shown};
 use super::rope::{RopePlan, read_rope};
 use super::shapes::check_shapes;
+use super::split::check_whole;
 use super::tensor::{TensorInfo, bad_tensor};
 use super::vocabulary::MAX_VOCABULARY;
 use crate::error::{Error, ErrorKind, Result};
@@ -116,10 +117,11 @@ impl ModelPlan {
     /// Checks the model that `header` describes.
     ///
     /// # Errors
-    /// `UnsupportedModel` for another architecture, a split file, an adapter, a type of weights that no backend reads, an
+    /// `UnsupportedModel` for another architecture, an adapter, a type of weights that no backend reads, an
     /// unknown rope scaling, or a key or tensor that would change the numbers in a way that is not known here; `CorruptModel` for a value out of range, a missing key or tensor, or parts that
     /// contradict each other.
     pub fn from_header(header: &Header) -> Result<Self> {
+        check_whole(header)?;
         let metadata = &header.metadata;
         let architecture = read_architecture(metadata)?;
         let keys = Keys::new(metadata, architecture.name());
@@ -212,14 +214,6 @@ fn read_architecture(metadata: &Metadata) -> Result<Architecture> {
             "Choose the model's own file.",
         ));
     }
-    if let Some(parts) = metadata.u64("split.count")?
-        && parts > 1
-    {
-        return Err(unsupported(
-            format!("The file is one of {parts} parts of a model."),
-            "Join the parts with llama.cpp's `llama-gguf-split --merge`, or choose a file in one piece.",
-        ));
-    }
     Ok(architecture)
 }
 
@@ -296,7 +290,9 @@ fn read_head_dim(keys: &Keys<'_>, n_embd: usize, n_head: usize) -> Result<usize>
         }
     };
     if !(8..=512).contains(&head_dim) || head_dim % 2 != 0 {
-        let what = format!("makes heads of {head_dim} elements; they should be even and from 8 to 512.");
+        let what = format!(
+            "is {n_head}, and with embedding_length {n_embd} or attention.key_length heads have {head_dim} elements; it should be even and from 8 to 512."
+        );
         return Err(keys.bad("attention.head_count", what));
     }
     Ok(head_dim)

@@ -121,8 +121,10 @@ fn read_scaling(header: &Header, keys: &Keys<'_>, context: usize) -> Result<Rope
             );
             return Err(Error::corrupt(keys.name(TYPE), None, message));
         }
-        let original_context =
-            original.ok_or_else(|| keys.missing("rope.scaling.original_context_length"))?;
+        let original_context = original.ok_or_else(|| {
+            let what = format!("is absent; `{LONG_FACTORS}` needs it.");
+            keys.bad("rope.scaling.original_context_length", what)
+        })?;
         if original_context > context {
             let what = format!("is {original_context}, more than the context_length, {context}.");
             return Err(keys.bad("rope.scaling.original_context_length", what));
@@ -141,7 +143,9 @@ fn read_scaling(header: &Header, keys: &Keys<'_>, context: usize) -> Result<Rope
             _ => RopeScaling::None,
         }),
         Some("yarn") => Ok(RopeScaling::Yarn {
-            factor: factor.ok_or_else(|| keys.missing("rope.scaling.factor"))?,
+            factor: factor.ok_or_else(|| {
+                keys.bad("rope.scaling.factor", format!("is absent; `{TYPE}` yarn needs it."))
+            })?,
             original_context: original.unwrap_or(context),
             attention_factor,
             beta_fast: keys.float("rope.scaling.yarn_beta_fast", 0.0..=MAX_FACTOR)?.unwrap_or(32.0) as f32,

@@ -46,7 +46,7 @@ pub(super) fn check_shapes<'a>(
 ) -> Result<Found<'a>> {
     let mut found = Found { tied: header.tensor("output.weight").is_none(), ..Found::default() };
     let check = |row: &Expected, found: &mut Found<'a>| -> Result<()> {
-        if let Some(tensor) = check_row(header, architecture, row)? {
+        if let Some(tensor) = check_row(header, architecture, dims.n_layer, row)? {
             found.biases |= row.name.ends_with(".bias");
             found.used.push(tensor);
         }
@@ -183,13 +183,18 @@ impl Expected {
 fn check_row<'a>(
     header: &'a Header,
     architecture: Architecture,
+    layers: usize,
     row: &Expected,
 ) -> Result<Option<&'a TensorInfo>> {
     let Some(tensor) = header.tensor(&row.name) else {
         if row.optional {
             return Ok(None);
         }
-        let what = format!("is absent; a `{}` model needs it.", architecture.name());
+        let needs = format!("is absent; a `{}` model needs it", architecture.name());
+        let what = match row.name.starts_with("blk.") {
+            true => format!("{needs} (block_count is {layers})."),
+            false => format!("{needs}."),
+        };
         return Err(bad_tensor(&row.name, None, what));
     };
     if tensor.shape != row.shape {

@@ -27,7 +27,9 @@ pub struct TensorInfo {
     pub kind: GgmlType,
     /// Dimensions in GGUF order: `shape[0]` is the length of a row.
     pub shape: Vec<u64>,
-    /// First byte of the data, counted from the header's `data_offset`.
+    /// The part of the model that has the data, from 0: the position in the header's `parts`.
+    pub part: usize,
+    /// First byte of the data, counted from the part's `data_offset`.
     pub offset: u64,
     /// Bytes of data.
     pub n_bytes: u64,
@@ -129,7 +131,7 @@ fn read_tensor(cursor: &mut Cursor<'_>) -> Result<TensorInfo> {
         );
         return Err(bad_tensor(&name, Some(place), message));
     };
-    Ok(TensorInfo { name, kind, shape, offset, n_bytes })
+    Ok(TensorInfo { name, kind, shape, part: 0, offset, n_bytes })
 }
 
 fn tensor_type(name: &str, number: u32, place: u64) -> Result<GgmlType> {

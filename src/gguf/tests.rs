@@ -1,6 +1,8 @@
 //! Tests of the reader against files written here, byte by byte.
 
 mod architectures;
+mod contradictions;
+mod split;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -395,7 +397,7 @@ fn the_real_vocabularies_are_read() {
         let file = GgufFile::open(&path).expect("valid");
         let metadata = &file.header().metadata;
         assert_eq!(metadata.check_vocabulary(), Ok(Some(tokens)));
-        assert!(metadata.memory_bytes() < 2 * file.bytes().len());
+        assert!(metadata.memory_bytes() < 2 * file.part_bytes(0).len());
         assert!(ModelPlan::from_header(file.header()).is_err(), "it has no tensors");
     }
 }
@@ -423,7 +425,7 @@ fn paths_that_are_no_model_say_what_is_near() {
     let file = GgufFile::open(&folder.path().join("llama.gguf")).expect("valid");
     let header = file.header();
     for tensor in &header.tensors {
-        let start = header.data_offset + tensor.offset;
+        let start = header.parts[0].data_offset + tensor.offset;
         let bytes = file.tensor_bytes(tensor).expect("inside");
         assert_eq!((bytes.len() as u64, start % 32), (tensor.n_bytes, 0));
     }
@@ -431,13 +433,13 @@ fn paths_that_are_no_model_say_what_is_near() {
     assert!(file.tensor_bytes(&outside).is_err());
 
     // Hints about pages: any part of the file, and bytes from elsewhere, which have no pages in it.
-    let before = file.bytes().to_vec();
+    let before = file.part_bytes(0).to_vec();
     let foreign = [1_u8; 100_000];
-    for bytes in [file.bytes(), &file.bytes()[7..9], &[], &foreign, &before] {
+    for bytes in [file.part_bytes(0), &file.part_bytes(0)[7..9], &[], &foreign, &before] {
         file.populate(bytes);
         file.release(bytes);
     }
-    assert_eq!(file.bytes(), before);
+    assert_eq!(file.part_bytes(0), before);
     assert_eq!(foreign, [1; 100_000]);
 }
 
@@ -530,7 +532,7 @@ proptest! {
             bytes.truncate(length);
         }
         if let Ok(header) = Header::parse(&bytes, bytes.len() as u64) {
-            let file_end = header.tensors.iter().map(|t| header.data_offset + t.offset + t.n_bytes).max();
+            let file_end = header.tensors.iter().map(|t| header.parts[0].data_offset + t.offset + t.n_bytes).max();
             prop_assert!(file_end.is_none_or(|end| end <= bytes.len() as u64));
             let _ = ModelPlan::from_header(&header);
         }

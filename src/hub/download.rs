@@ -19,7 +19,7 @@ use super::options::Settings;
 use super::retry::Tries;
 
 /// Bytes read from the network, or hashed from the disk, between two looks at the stop flag.
-const BLOCK: usize = 256 << 10;
+pub(super) const BLOCK: usize = 256 << 10;
 /// A try that brought this many bytes got somewhere: the count of tries begins anew.
 const HEADWAY: u64 = 1 << 20;
 
@@ -164,7 +164,7 @@ fn copy(job: &Job, wanted: &Wanted<'_>, partial: &mut Partial<'_>, reply: Reply)
 }
 
 /// Checks that a 206 answer begins at `start` of a file of `size` bytes.
-fn check_range(reply: &Reply, start: u64, size: Option<u64>) -> Result<(), String> {
+pub(super) fn check_range(reply: &Reply, start: u64, size: Option<u64>) -> Result<(), String> {
     let text = header(reply.response.headers(), CONTENT_RANGE.as_str()).unwrap_or_default();
     let range = text.trim().strip_prefix("bytes").and_then(|rest| rest.trim().split_once('/'));
     let first = range.and_then(|(span, _)| span.split_once('-')?.0.trim().parse::<u64>().ok());

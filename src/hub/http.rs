@@ -107,10 +107,16 @@ impl Client {
 
     /// Asks for content, from byte `start` on.
     pub(super) fn get(&self, url: &str, start: Option<u64>) -> Result<Reply, Fault> {
-        self.send(&Method::GET, url, start)
+        self.send(&Method::GET, url, start.map(|start| format!("bytes={start}-")).as_deref())
     }
 
-    fn send(&self, method: &Method, url: &str, start: Option<u64>) -> Result<Reply, Fault> {
+    /// Asks for the bytes of `part` alone, which is not empty. A server may send all of them instead.
+    pub(super) fn get_part(&self, url: &str, part: std::ops::Range<u64>) -> Result<Reply, Fault> {
+        let range = format!("bytes={}-{}", part.start, part.end.saturating_sub(1));
+        self.send(&Method::GET, url, Some(&range))
+    }
+
+    fn send(&self, method: &Method, url: &str, range: Option<&str>) -> Result<Reply, Fault> {
         let mut url = url.to_owned();
         let mut facts = Facts::default();
         // Once a chain has left the hub, the token does not return to it: the address is then someone else's choice.
@@ -118,7 +124,7 @@ impl Client {
         for _ in 0..=MAX_REDIRECTS {
             at_home = at_home && Origin::of(&url).as_ref() == Some(&self.origin);
             let token = self.token.as_deref().filter(|_| at_home);
-            let response = self.once(method, &url, start, token)?;
+            let response = self.once(method, &url, range, token)?;
             let next = redirect_target(&url, &response)?;
             facts.note(&response, method, next.is_some());
             let Some(next) = next else {
@@ -141,7 +147,7 @@ impl Client {
         &self,
         method: &Method,
         url: &str,
-        start: Option<u64>,
+        range: Option<&str>,
         token: Option<&str>,
     ) -> Result<Response<Body>, Fault> {
         let mut request = if *method == Method::HEAD { self.agent.head(url) } else { self.agent.get(url) };
@@ -149,8 +155,8 @@ impl Client {
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        if let Some(start) = start {
-            request = request.header(RANGE, format!("bytes={start}-"));
+        if let Some(range) = range {
+            request = request.header(RANGE, range);
         }
         request.call().map_err(|error| faults::of_transport(url, error))
     }

@@ -3,6 +3,7 @@
 //! A read from a silent server, or the lookup of a name, cannot be interrupted. The caller's thread therefore only
 //! waits: it passes progress on and asks ten times a second whether to stop.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -25,6 +26,15 @@ const REPORT: Duration = Duration::from_millis(50);
 pub(super) struct Job {
     stop: Arc<AtomicBool>,
     report: Box<dyn Fn(Progress) + Send>,
+    whole: RefCell<Option<Whole>>,
+}
+
+/// Several files that are reported as one.
+struct Whole {
+    name: String,
+    /// Bytes of the files that are here.
+    before: u64,
+    total: Option<u64>,
 }
 
 enum Event<T> {
@@ -51,8 +61,30 @@ impl Job {
         }
     }
 
+    /// Reports the files from here on as one of `total` bytes by the name of `name`.
+    pub(super) fn begin_whole(&self, name: &str, total: Option<u64>) {
+        self.whole.replace(Some(Whole { name: name.to_owned(), before: 0, total }));
+    }
+
+    /// One file of several is here, with `bytes`.
+    pub(super) fn add_to_whole(&self, bytes: u64) {
+        if let Some(whole) = self.whole.borrow_mut().as_mut() {
+            whole.before += bytes;
+        }
+    }
+
+    /// What follows is reported file by file again.
+    pub(super) fn end_whole(&self) {
+        self.whole.replace(None);
+    }
+
     fn send(&self, progress: Progress) {
-        (self.report)(progress);
+        (self.report)(match self.whole.borrow().as_ref() {
+            None => progress,
+            Some(whole) => {
+                Progress { file: whole.name.clone(), done: whole.before + progress.done, total: whole.total }
+            }
+        });
     }
 }
 
@@ -86,7 +118,7 @@ pub(super) fn attend<T: Send + 'static>(
 ) -> Result<T> {
     let (sender, events) = channel::<Event<T>>();
     let stop = Arc::new(AtomicBool::new(false));
-    let job = Job { stop: Arc::clone(&stop), report: reporter(sender.clone()) };
+    let job = Job { stop: Arc::clone(&stop), report: reporter(sender.clone()), whole: RefCell::default() };
     std::thread::Builder::new()
         .name("phicandle-hub".to_owned())
         .spawn(move || {

@@ -9,6 +9,7 @@ mod choose;
 mod download;
 mod faults;
 mod fetch;
+mod header;
 mod http;
 mod job;
 mod names;
@@ -22,7 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::gguf::Header;
 
 use cache::Store;
 use fetch::Remote;
@@ -45,16 +47,32 @@ pub struct Hub {
 /// A model on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalModel {
-    /// The GGUF file.
+    /// The GGUF file; of a split model the first part.
     pub model: PathBuf,
+    /// All files of the model, in order: the one, or its parts.
+    pub parts: Vec<PathBuf>,
     /// A `tokenizer.json` that belongs to it; `None` where the GGUF file's own vocabulary is the one to use.
     pub tokenizer: Option<PathBuf>,
     /// The repository, `owner/name`.
     pub repo: String,
     /// The commit that the file is from, 40 hex digits.
     pub revision: String,
-    /// The file's name in the repository.
+    /// The file's name in the repository; of a split model that of the first part.
     pub file: String,
+}
+
+/// What is known of a model without its weights.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Described {
+    /// It is in the cache.
+    Local(LocalModel),
+    /// It is on the hub, and its header was read from there.
+    Remote {
+        /// The file and its repository, for people.
+        name: String,
+        /// The header, of a split model that of all parts.
+        header: Header,
+    },
 }
 
 /// Whether the hub answers.
@@ -99,21 +117,32 @@ impl Hub {
     pub fn resolve(&self, spec: &ModelSpec) -> Result<LocalModel> {
         let (remote, spec) = (Arc::clone(&self.remote), spec.clone());
         job::attend(&self.remote.settings, move |job| {
-            let file = match spec.filename() {
-                Some(file) => file.to_owned(),
-                None => choose::choose(&spec, &remote.list(job, spec.repo(), spec.revision())?)?,
-            };
-            let found = remote.fetch(job, spec.repo(), spec.revision(), &file)?;
+            let files = remote.files(job, &spec)?;
+            let found = remote.fetch_all(job, spec.repo(), spec.revision(), &files)?;
             let tokenizer = match spec.repo() {
                 DEFAULT_REPO => remote.tokenizer(job)?,
                 _ => None,
             };
-            Ok(LocalModel {
-                model: found.path,
-                tokenizer,
-                repo: spec.repo().to_owned(),
-                revision: found.commit,
-                file,
+            local(&spec, &files, found, tokenizer)
+        })
+    }
+
+    /// What is known of a model without its weights: where it is in the cache, or else its header, of which a few megabytes are
+    /// read from the hub. The hub is not asked about what the cache has.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve), and those of [`Header::parse`].
+    pub fn describe(&self, spec: &ModelSpec) -> Result<Described> {
+        let (remote, spec) = (Arc::clone(&self.remote), spec.clone());
+        job::attend(&self.remote.settings, move |job| {
+            if let Some(found) = remote.local(&spec)? {
+                return Ok(Described::Local(found));
+            }
+            let files = remote.files(job, &spec)?;
+            let (header, _) = remote.header(job, &spec, &files)?;
+            Ok(Described::Remote {
+                name: format!("{} of {}", files.first().map_or("", String::as_str), spec.repo()),
+                header,
             })
         })
     }
@@ -144,7 +173,9 @@ impl Hub {
         spec::check_revision(revision)?;
         let remote = Arc::clone(&self.remote);
         let (repo, revision) = (repo.to_owned(), revision.to_owned());
-        job::attend(&self.remote.settings, move |job| remote.list(job, &repo, &revision))
+        job::attend(&self.remote.settings, move |job| {
+            Ok(remote.list(job, &repo, &revision)?.into_iter().map(|file| file.name).collect())
+        })
     }
 
     /// The repositories in the cache that hold GGUF files, one entry for each snapshot, by name.
@@ -190,7 +221,59 @@ impl Hub {
     }
 }
 
+fn local(
+    spec: &ModelSpec,
+    files: &[String],
+    found: Vec<fetch::Found>,
+    tokenizer: Option<PathBuf>,
+) -> Result<LocalModel> {
+    match (files.first(), found.first()) {
+        (Some(file), Some(first)) => Ok(LocalModel {
+            model: first.path.clone(),
+            parts: found.iter().map(|found| found.path.clone()).collect(),
+            tokenizer,
+            repo: spec.repo().to_owned(),
+            revision: first.commit.clone(),
+            file: file.clone(),
+        }),
+        _ => Err(Error::internal("A model of no files was chosen.")),
+    }
+}
+
 impl Remote {
+    /// The names of the files that `spec` means: one, or all parts of a split model.
+    fn files(&self, job: &job::Job, spec: &ModelSpec) -> Result<Vec<String>> {
+        match spec.filename() {
+            Some(file) => Ok(header::all_parts(file)),
+            None => {
+                choose::choose(spec, &self.list(job, spec.repo(), spec.revision())?, self.settings.memory)
+            }
+        }
+    }
+
+    /// The model in the cache, without a question to the hub; `None` when it is not there as a whole.
+    fn local(&self, spec: &ModelSpec) -> Result<Option<LocalModel>> {
+        let files = match spec.filename() {
+            Some(file) => header::all_parts(file),
+            None => {
+                let Some(listed) = self.cached_list(spec.repo(), spec.revision()) else { return Ok(None) };
+                match choose::choose(spec, &listed, self.settings.memory) {
+                    Ok(files) => files,
+                    // What is not here may be there.
+                    Err(_) => return Ok(None),
+                }
+            }
+        };
+        let Some(found) = self.cached(spec.repo(), spec.revision(), &files) else { return Ok(None) };
+        let own = [TOKENIZER_FILE.to_owned()];
+        let tokenizer = match spec.repo() {
+            DEFAULT_REPO => self.cached(DEFAULT_TOKENIZER_REPO, DEFAULT_REVISION, &own),
+            _ => None,
+        };
+        let tokenizer = tokenizer.and_then(|found| Some(found.into_iter().next()?.path));
+        local(spec, &files, found, tokenizer).map(Some)
+    }
+
     /// The tutorial's `tokenizer.json`. Without network and cache the GGUF file's own vocabulary takes its place.
     fn tokenizer(&self, job: &job::Job) -> Result<Option<PathBuf>> {
         match self.fetch(job, DEFAULT_TOKENIZER_REPO, DEFAULT_REVISION, TOKENIZER_FILE) {

@@ -34,6 +34,8 @@ pub struct HubOptions {
     /// Whether to draw a progress bar on standard error, when that is a terminal and
     /// `HF_HUB_DISABLE_PROGRESS_BARS` is unset. Default `false`.
     pub bar: bool,
+    /// Bytes of memory that a model may take where the choice among several is free. Default: sizes do not count.
+    pub memory: Option<u64>,
     /// Asked whether to stop. A stopped download keeps its bytes for the next try.
     pub cancel: Option<CancelFn>,
     /// Longest wait for a connection. Default 10 s.
@@ -69,6 +71,7 @@ pub(super) struct Settings {
     pub(super) endpoint: String,
     pub(super) progress: Option<ProgressFn>,
     pub(super) bar: bool,
+    pub(super) memory: Option<u64>,
     pub(super) cancel: Option<CancelFn>,
     pub(super) connect_timeout: Duration,
     pub(super) stall_timeout: Duration,
@@ -116,6 +119,7 @@ impl Settings {
             endpoint,
             progress: options.progress,
             bar: options.bar && !env.flag("HF_HUB_DISABLE_PROGRESS_BARS"),
+            memory: options.memory,
             cancel: options.cancel,
             connect_timeout: options.connect_timeout.unwrap_or(Duration::from_secs(10)),
             stall_timeout,

@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 
 use crate::engine::{Backend, Engine, LoadOptions, ModelSource, Progress};
 use crate::error::Result;
-use crate::hub::{CancelFn, Hub, HubOptions, ModelSpec, ProgressFn, work_bar};
-use crate::model::{Device, KvDtype, MemoryMode, MemoryPlan};
+use crate::hub::{CancelFn, Described, Hub, HubOptions, ModelSpec, ProgressFn, work_bar};
+use crate::model::{Device, KvDtype, MemoryMode, MemoryPlan, available_memory};
 
 /// `phicandle._phicandle._Options`: types are checked in Python, meanings here and below.
 #[derive(FromPyObject)]
@@ -45,54 +45,84 @@ impl Options {
         Engine::load(&self.into_core(progress, cancel)?)
     }
 
-    /// Finds the model file and plans its memory.
+    /// Finds the model, or reads its header from the hub, and plans its memory.
     ///
     /// # Errors
     /// Any error of the hub and of [`Engine::estimate`].
     pub(super) fn estimate(self, progress: ProgressFn, cancel: CancelFn) -> Result<MemoryPlan> {
-        Engine::estimate(&self.into_core(progress, cancel)?)
+        Engine::estimate(&self.into_described(progress, cancel)?)
     }
 
-    fn into_core(self, progress: ProgressFn, cancel: CancelFn) -> Result<LoadOptions> {
+    fn into_core(mut self, progress: ProgressFn, cancel: CancelFn) -> Result<LoadOptions> {
         // What needs no file is checked before one is downloaded.
-        let (device, backend) = (Device::parse(&self.device)?, Backend::parse(&self.backend)?);
-        let (memory, kv_dtype) = (MemoryMode::parse(&self.memory)?, KvDtype::parse(&self.kv_dtype)?);
-        let (source, found) = match self.path {
-            Some(path) => (path, None),
+        self.check()?;
+        let (source, found) = match self.path.take() {
+            Some(path) => (ModelSource::File(path), None),
             None => {
-                let spec = ModelSpec::from_parts(
-                    self.model.as_deref(),
-                    self.filename.as_deref(),
-                    self.revision.as_deref(),
-                )?;
-                let hub = Hub::new(HubOptions {
-                    cache_dir: self.cache_dir,
-                    token: self.token,
-                    offline: self.offline,
-                    progress: Some(progress),
-                    bar: self.bar,
-                    cancel: Some(cancel),
-                    ..HubOptions::default()
-                })?;
+                let (hub, spec) = self.hub(progress, cancel)?;
                 let local = hub.resolve(&spec)?;
-                (local.model, local.tokenizer)
+                (ModelSource::File(local.model), local.tokenizer)
             }
         };
+        self.with_source(source, found)
+    }
+
+    /// As [`Self::into_core`]; of a model that is not on this machine, only the header is read.
+    fn into_described(mut self, progress: ProgressFn, cancel: CancelFn) -> Result<LoadOptions> {
+        self.check()?;
+        let (source, found) = match self.path.take() {
+            Some(path) => (ModelSource::File(path), None),
+            None => {
+                let (hub, spec) = self.hub(progress, cancel)?;
+                match hub.describe(&spec)? {
+                    Described::Local(local) => (ModelSource::File(local.model), local.tokenizer),
+                    Described::Remote { name, header } => (ModelSource::Header(name, Box::new(header)), None),
+                }
+            }
+        };
+        self.with_source(source, found)
+    }
+
+    fn check(&self) -> Result<()> {
+        Device::parse(&self.device)?;
+        Backend::parse(&self.backend)?;
+        MemoryMode::parse(&self.memory)?;
+        KvDtype::parse(&self.kv_dtype)?;
+        Ok(())
+    }
+
+    fn hub(&self, progress: ProgressFn, cancel: CancelFn) -> Result<(Hub, ModelSpec)> {
+        let spec =
+            ModelSpec::from_parts(self.model.as_deref(), self.filename.as_deref(), self.revision.as_deref())?;
+        let hub = Hub::new(HubOptions {
+            cache_dir: self.cache_dir.clone(),
+            token: self.token.clone(),
+            offline: self.offline,
+            progress: Some(progress),
+            bar: self.bar,
+            memory: Some(available_memory().min(self.memory_limit.unwrap_or(u64::MAX))),
+            cancel: Some(cancel),
+            ..HubOptions::default()
+        })?;
+        Ok((hub, spec))
+    }
+
+    fn with_source(self, source: ModelSource, found: Option<PathBuf>) -> Result<LoadOptions> {
         Ok(LoadOptions {
             tokenizer: self.tokenizer.or(found),
             chat_template: self.chat_template,
-            device,
-            backend,
+            device: Device::parse(&self.device)?,
+            backend: Backend::parse(&self.backend)?,
             threads: self.threads,
             context_length: self.context_length,
-            memory,
+            memory: MemoryMode::parse(&self.memory)?,
             memory_limit: self.memory_limit,
             sliding_window: self.sliding_window,
-            kv_dtype,
+            kv_dtype: KvDtype::parse(&self.kv_dtype)?,
             max_batch: self.max_batch,
             max_queue: self.max_queue,
             progress: self.bar.then(|| Progress(Arc::new(work_bar("laying out the weights")))),
-            ..LoadOptions::new(ModelSource::File(source))
+            ..LoadOptions::new(source)
         })
     }
 }

@@ -8,6 +8,7 @@
 
 mod hostile;
 mod local;
+mod models;
 mod refusal;
 mod site;
 mod sound;

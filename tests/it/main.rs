@@ -5,6 +5,8 @@ mod cookbook;
 #[cfg(test)]
 mod demo_model;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
 mod hygiene;
 #[cfg(test)]
 mod layering;

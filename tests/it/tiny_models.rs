@@ -1,5 +1,6 @@
 //! Small models of random weights in any type, written byte by byte.
 
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use phicandle::gguf::GgmlType;
@@ -60,6 +61,58 @@ impl Shape {
 
     /// Writes a file of this shape into `folder`.
     pub(crate) fn write(&self, folder: &Path) -> PathBuf {
+        let path = folder.join("model.gguf");
+        std::fs::write(&path, self.file().bytes()).unwrap();
+        path
+    }
+
+    /// The same in version 2 of the format, which differs in its number only.
+    pub(crate) fn write_v2(&self, folder: &Path) -> PathBuf {
+        let path = folder.join("v2.gguf");
+        let mut bytes = self.file().bytes();
+        bytes[4] = 2;
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// The same in parts as `gguf-split` writes them, the first without tensors; returns their paths.
+    pub(crate) fn write_parts(&self, folder: &Path, count: usize) -> Vec<PathBuf> {
+        let mut whole = self.file();
+        let all = whole.tensors.len();
+        let mut paths = Vec::new();
+        for number in 0..count {
+            let mut part = Writer::new(self.architecture);
+            part.keys = if number == 0 { std::mem::take(&mut whole.keys) } else { Vec::new() };
+            for (key, kind, value) in [
+                ("split.no", 2, &(number as u16).to_le_bytes()[..]),
+                ("split.count", 2, &(count as u16).to_le_bytes()),
+                ("split.tensors.count", 5, &(all as i32).to_le_bytes()),
+            ] {
+                part.keys.push([&text(key)[..], &u32::to_le_bytes(kind), value].concat());
+            }
+            let left = count - number;
+            let share = if number == 0 { 0 } else { whole.tensors.len().div_ceil(left) };
+            part.tensors = whole.tensors.drain(..share).collect();
+            let path = folder.join(format!("model-{:05}-of-{count:05}.gguf", number + 1));
+            std::fs::write(&path, part.bytes()).unwrap();
+            paths.push(path);
+        }
+        paths
+    }
+
+    /// The same behind a tensor of `hole` bytes, a multiple of 32, which nothing reads and which takes no room on most disks.
+    pub(crate) fn write_behind_hole(&self, folder: &Path, hole: u64) -> io::Result<PathBuf> {
+        let mut file = self.file();
+        file.tensors.insert(0, ("padding.weight".to_owned(), vec![hole / 4], GgmlType::F32, Vec::new()));
+        let path = folder.join("behind.gguf");
+        let mut written = std::fs::File::create(&path)?;
+        written.write_all(&file.header())?;
+        written.seek(SeekFrom::Current(hole as i64))?;
+        written.write_all(&file.data())?;
+        Ok(path)
+    }
+
+    fn file(&self) -> Writer {
         let mut file = Writer::new(self.architecture);
         for (key, value) in [
             ("block_count", LAYERS),
@@ -150,9 +203,7 @@ impl Shape {
         if layer_norm {
             file.bias("output", VOCABULARY);
         }
-        let path = folder.join("model.gguf");
-        std::fs::write(&path, file.bytes()).unwrap();
-        path
+        file
     }
 }
 
@@ -285,21 +336,33 @@ impl Writer {
     }
 
     fn bytes(&self) -> Vec<u8> {
+        [self.header(), self.data()].concat()
+    }
+
+    /// What stands before the data.
+    fn header(&self) -> Vec<u8> {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend((self.tensors.len() as u64).to_le_bytes());
         bytes.extend((self.keys.len() as u64).to_le_bytes());
         bytes.extend(self.keys.concat());
         let mut offset = 0;
-        for (name, shape, kind, data) in &self.tensors {
+        for (name, shape, kind, _) in &self.tensors {
             bytes.extend(text(name));
             bytes.extend((shape.len() as u32).to_le_bytes());
             bytes.extend(shape.iter().flat_map(|dim| dim.to_le_bytes()));
             bytes.extend((*kind as u32).to_le_bytes());
-            bytes.extend((offset as u64).to_le_bytes());
-            offset += data.len().next_multiple_of(32);
+            bytes.extend(u64::to_le_bytes(offset));
+            let blocks = shape.iter().product::<u64>() / kind.block_size() as u64;
+            offset += (blocks * kind.type_size() as u64).next_multiple_of(32);
         }
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        bytes
+    }
+
+    fn data(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
         for (.., data) in &self.tensors {
-            bytes.resize(bytes.len().next_multiple_of(32), 0);
+            bytes.resize(usize::next_multiple_of(bytes.len(), 32), 0);
             bytes.extend(data);
         }
         bytes

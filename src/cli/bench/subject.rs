@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::work::{Work, kv_token_bytes};
 use crate::engine::ModelSource;
 use crate::error::Result;
-use crate::gguf::{GgufFile, ModelPlan};
+use crate::gguf::ModelPlan;
 use crate::model::KvDtype;
 
 /// Facts about the model, from its header.
@@ -22,10 +22,7 @@ impl Subject {
     /// # Errors
     /// Those of the file's header.
     pub(super) fn new(source: &ModelSource) -> Result<Self> {
-        let file = match source {
-            ModelSource::File(path) => GgufFile::open(path)?,
-            ModelSource::Static(name, bytes) => GgufFile::from_static(name, bytes)?,
-        };
+        let file = source.open()?;
         let header = file.header();
         let plan = ModelPlan::from_header(header)?;
         Ok(Self {

@@ -147,7 +147,7 @@ mod tests {
         let mut tensors = Vec::new();
         let mut add = |name: String, kind: GgmlType, shape: &[u64]| {
             let (n_bytes, _) = kind.size_of(shape).unwrap();
-            tensors.push(TensorInfo { name, kind, shape: shape.to_vec(), offset: 0, n_bytes });
+            tensors.push(TensorInfo { name, kind, shape: shape.to_vec(), part: 0, offset: 0, n_bytes });
         };
         add("token_embd.weight".to_owned(), GgmlType::Q4_K, &[3072, 32_064]);
         add("output.weight".to_owned(), GgmlType::Q6_K, &[3072, 32_064]);
@@ -275,7 +275,7 @@ mod tests {
         let shape = vec![3072, 512, 16];
         let (n_bytes, _) = GgmlType::Q4_K.size_of(&shape).unwrap();
         let name = "blk.0.ffn_gate_exps.weight".to_owned();
-        tensors.push(TensorInfo { name, kind: GgmlType::Q4_K, shape, offset: 0, n_bytes });
+        tensors.push(TensorInfo { name, kind: GgmlType::Q4_K, shape, part: 0, offset: 0, n_bytes });
         let mixture = Work::new(&tensors, &plan);
         assert_eq!(mixture.weight_bytes - dense.weight_bytes, 2 * 512 * 3072 / 256 * 144);
         assert_eq!(mixture.ops_per_token() - dense.ops_per_token(), 2 * 2 * 512 * 3072);

@@ -6,6 +6,7 @@ use candle_core::Shape;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value, VersionedMagic};
 
+use super::joined;
 use crate::error::{Error, Result};
 use crate::gguf::{self, GgmlType, GgufFile, Header, ModelPlan};
 
@@ -25,7 +26,7 @@ pub(super) fn content(header: &Header, plan: &ModelPlan, context_length: usize) 
                     Error::internal(format!("The candle backend was given a tensor of {}.", tensor.kind))
                 })?,
                 shape: Shape::from(dims),
-                offset: tensor.offset,
+                offset: joined::position(header, tensor),
             };
             Ok((tensor.name.clone(), info))
         })
@@ -34,7 +35,7 @@ pub(super) fn content(header: &Header, plan: &ModelPlan, context_length: usize) 
         magic: VersionedMagic::GgufV3,
         metadata: metadata(plan, context_length)?,
         tensor_infos,
-        tensor_data_offset: header.data_offset,
+        tensor_data_offset: 0,
     })
 }
 
@@ -66,9 +67,10 @@ fn metadata(plan: &ModelPlan, context_length: usize) -> Result<HashMap<String, V
     Ok(metadata)
 }
 
-/// Refuses weights that are not numbers.
-pub(super) fn check_weights(file: &GgufFile) -> Result<()> {
-    for tensor in &file.header().tensors {
+/// Refuses weights that are not numbers, in the tensors that are used.
+pub(super) fn check_weights(file: &GgufFile, plan: &ModelPlan) -> Result<()> {
+    let tensors = file.header().tensors.iter();
+    for tensor in tensors.filter(|tensor| !plan.extra_tensors.contains(&tensor.name)) {
         if let Some(block) = gguf::check_finite(tensor.kind, file.tensor_bytes(tensor)?) {
             return Err(gguf::not_finite(file, tensor, block));
         }

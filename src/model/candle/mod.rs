@@ -4,13 +4,14 @@
 
 mod content;
 mod error;
+mod joined;
 mod limits;
 mod plan;
 
-use std::io::Cursor;
-
 use candle_core::{DType, Tensor};
 use candle_transformers::models::{quantized_llama, quantized_phi3};
+
+use joined::Joined;
 
 use super::{Batch, Device, Factors, Forward, Limits, Logits, MemoryPlan, Run};
 use crate::error::{Error, Result};
@@ -76,10 +77,10 @@ impl CandleBackend {
     /// [`ErrorKind::Device`](crate::ErrorKind::Device) when the device does not open.
     pub fn load(file: &GgufFile, plan: &ModelPlan, device: Device, context_length: usize) -> Result<Self> {
         limits::check(plan, context_length)?;
-        content::check_weights(file)?;
+        content::check_weights(file, plan)?;
         let opened = device.open()?;
         let content = content::content(file.header(), plan, context_length)?;
-        let mut reader = Cursor::new(file.bytes());
+        let mut reader = Joined::new(file);
         let blank = match plan.architecture {
             Architecture::Phi3 => {
                 Weights::Phi3(quantized_phi3::ModelWeights::from_gguf(false, content, &mut reader, &opened)?)

@@ -176,7 +176,7 @@ mod tests {
         let mut tensors = Vec::new();
         let mut add = |name: String, kind: GgmlType, shape: &[u64]| {
             let (n_bytes, _) = kind.size_of(shape).unwrap();
-            tensors.push(TensorInfo { name, kind, shape: shape.to_vec(), offset: 0, n_bytes });
+            tensors.push(TensorInfo { name, kind, shape: shape.to_vec(), part: 0, offset: 0, n_bytes });
         };
         add("token_embd.weight".into(), GgmlType::Q4_K, &[3072, 32064]);
         if !tied {
@@ -269,7 +269,7 @@ mod tests {
             let shape = vec![256, rows];
             let name = name.to_owned();
             packed_bytes(
-                &TensorInfo { name, kind: GgmlType::Q4_K, n_bytes: 144 * rows, shape, offset: 0 },
+                &TensorInfo { name, kind: GgmlType::Q4_K, n_bytes: 144 * rows, shape, part: 0, offset: 0 },
                 &plan,
             )
         };
@@ -291,6 +291,7 @@ mod tests {
                 kind: GgmlType::Q4_K,
                 n_bytes,
                 shape: shape.to_vec(),
+                part: 0,
                 offset: 0,
             }
         };

@@ -56,12 +56,12 @@ pub(super) struct Weights {
     pub(super) output: Linear,
 }
 
-/// The bytes of a file, for matrices to share.
-struct FileBytes(Arc<GgufFile>);
+/// The bytes of one part of a model, for matrices to share.
+struct FileBytes(Arc<GgufFile>, usize);
 
 impl AsRef<[u8]> for FileBytes {
     fn as_ref(&self) -> &[u8] {
-        self.0.bytes()
+        self.0.part_bytes(self.1)
     }
 }
 
@@ -98,7 +98,9 @@ pub(super) fn load(
 ) -> Result<Weights> {
     let loader = Loader { file, plan };
     let parts = loader.parts()?;
-    let bytes: Memory = Arc::new(FileBytes(Arc::clone(file)));
+    let bytes: Vec<Memory> = (0..file.header().parts.len())
+        .map(|part| Arc::new(FileBytes(Arc::clone(file), part)) as Memory)
+        .collect();
     let mut matrices = if mode == MemoryMode::Mmap {
         parts.iter().map(|part| loader.mapped(part, &bytes)).collect::<Result<Vec<_>>>()?
     } else {
@@ -243,11 +245,12 @@ impl<'a> Loader<'a> {
         Ok(parts)
     }
 
-    fn mapped(&self, part: &Part<'_>, bytes: &Memory) -> Result<Matrix> {
-        let tensor = self.file.tensor_bytes(part.tensor)?;
-        let start = tensor.as_ptr().addr() - self.file.bytes().as_ptr().addr();
+    fn mapped(&self, part: &Part<'_>, bytes: &[Memory]) -> Result<Matrix> {
+        let start = self.file.tensor_range(part.tensor)?.start;
         let range = part.range();
         let range = start + range.start..start + range.end;
+        let bytes =
+            bytes.get(part.tensor.part).ok_or_else(|| Error::internal("A part of the model is not here."))?;
         Matrix::new(part.tensor.kind, part.rows.len(), part.k, false, Arc::clone(bytes), range)
     }
 
