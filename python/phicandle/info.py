@@ -81,7 +81,8 @@ class ModelInfo(_Facts):
         rope_scaling: "none", "linear", "longrope" or "yarn".
         sliding_window: Tokens that attention looks back over; `None` = all.
         chat_template: The chat template's source.
-        has_chat_template: Whether the template came from the file or the caller; `False` = Phi-3's own was taken.
+        has_chat_template: Whether the template came from the file or the caller; `False` = that of the
+            vocabulary's family was taken.
         backend: What computes: "native" or "candle".
         device: Where: "cpu", "cuda:0" or "metal".
         memory: The memory that was planned for.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .arguments import integer, shown, text
+from .arguments import integer, shown, text, wrong
 from .errors import InvalidParameterError
 
 TYPE_CHECKING = False
@@ -58,6 +58,34 @@ def messages_json(messages: object) -> str:
     if form != "messages" or not isinstance(value, str):
         raise _invalid(f"The messages are {shown(messages)}.")
     return value
+
+
+def tools_json(tools: object) -> str:
+    """Returns tools as JSON text; `None` is no tools.
+
+    Raises:
+        InvalidParameterError: They are not a sequence of mappings that JSON can hold.
+    """
+    import json
+
+    if tools is None:
+        return "[]"
+    if isinstance(tools, (str, bytes)) or not (hasattr(tools, "__iter__") and hasattr(tools, "__len__")):
+        raise wrong("tools", "a list of JSON schemas of functions", tools)
+    items = []
+    for item in tools:
+        if not hasattr(item, "keys"):
+            raise wrong("tools", "a list of mappings", item)
+        items.append(dict(item))
+    try:
+        written = json.dumps(items, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidParameterError(
+            f"A tool cannot be written as JSON: {error}.",
+            hint="Pass JSON schemas: mappings of str, int, float, bool, None, list and dict.",
+            parameter="tools",
+        ) from None
+    return text("tools", written)
 
 
 def _messages(items: list[Any]) -> str:

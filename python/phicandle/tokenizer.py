@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from . import _phicandle
-from .arguments import flag, text, token_ids, wrong
-from .prompt import messages_json
+from .arguments import flag, integer, text, token_ids, wrong
+from .errors import TokenizerError
+from .prompt import messages_json, tools_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class Tokenizer:
             messages: Sequence[Mapping[str, Any]],
             add_generation_prompt: bool = True,
             tokenize: Literal[False] = False,
+            *,
+            tools: Sequence[Mapping[str, Any]] | None = None,
         ) -> str: ...
 
         @overload
@@ -118,6 +121,7 @@ class Tokenizer:
             add_generation_prompt: bool = True,
             *,
             tokenize: Literal[True],
+            tools: Sequence[Mapping[str, Any]] | None = None,
         ) -> list[int]: ...
 
     def apply_chat_template(
@@ -125,6 +129,8 @@ class Tokenizer:
         messages: Sequence[Mapping[str, Any]],
         add_generation_prompt: bool = True,
         tokenize: bool = False,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str | list[int]:
         """Writes messages as the model expects them.
 
@@ -133,13 +139,16 @@ class Tokenizer:
             add_generation_prompt: Whether to end with the opening of the assistant's turn.
             tokenize: Whether to return token ids. They are not always those of the text: control tokens that are
                 spelled inside a message stay text.
+            tools: Functions that the model may ask for, as JSON schemas (`{"type": "function", "function": {...}}`, or
+                the function alone). The template gets them as its variable `tools`, or in the system message where it
+                looks for them there, as Phi-4-mini's does. `None` = none.
 
         Returns:
             The text, or the token ids.
 
         Raises:
-            InvalidParameterError: `messages` is not a sequence of messages.
-            TemplateError: The template does not parse, or refuses these messages.
+            InvalidParameterError: `messages` is not a sequence of messages, or `tools` not one of mappings.
+            TemplateError: The template does not parse, refuses these messages, or has no place for tools.
 
         Example:
             >>> from phicandle import Generator
@@ -148,10 +157,39 @@ class Tokenizer:
             '<|user|>'
         """
         written = messages_json(messages)
+        functions = tools_json(tools)
         add = flag("add_generation_prompt", add_generation_prompt)
         if flag("tokenize", tokenize):
-            return self._raw.encode_chat(written, add)
-        return self._raw.render_chat(written, add)
+            return self._raw.encode_chat(written, functions, add)
+        return self._raw.render_chat(written, functions, add)
+
+    def token(self, token_id: int) -> str:
+        """Returns one token as it is written: a piece of text, or a control token's spelling.
+
+        Args:
+            token_id: A token id.
+
+        Returns:
+            The text, with U+FFFD for part of a character. That of several ids is `decode`'s.
+
+        Raises:
+            InvalidParameterError: `token_id` is not an int.
+            TokenizerError: The id is not in the vocabulary.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> tokenizer = Generator("demo").tokenizer
+            >>> tokenizer.token(tokenizer.special["<|end|>"])
+            '<|end|>'
+        """
+        number = integer("token_id", token_id, 0, 2**32 - 1)
+        found = self._raw.token(number)
+        if found is None:
+            raise TokenizerError(
+                f"Token {number} is outside the vocabulary of {self.vocab_size} tokens.",
+                hint="Pass an id below `vocab_size`.",
+            )
+        return found
 
     @property
     def vocab_size(self) -> int:
@@ -164,8 +202,28 @@ class Tokenizer:
         return self._raw.bos_id()
 
     @property
+    def eos_id(self) -> int | None:
+        """The end-of-text token that the file names. `eos_ids` has all that end an answer."""
+        return self._raw.role_ids()[0]
+
+    @property
+    def eot_id(self) -> int | None:
+        """The token that closes a turn: the one that the file names, else that of its vocabulary's family."""
+        return self._raw.role_ids()[1]
+
+    @property
+    def unk_id(self) -> int | None:
+        """The token for text that no other token spells, if the file names one."""
+        return self._raw.role_ids()[2]
+
+    @property
+    def pad_id(self) -> int | None:
+        """The token that fills up batches, if the file names one. Nothing here uses it."""
+        return self._raw.role_ids()[3]
+
+    @property
     def eos_ids(self) -> frozenset[int]:
-        """Every token that ends an answer."""
+        """Every token that ends an answer: those that the file names, and the closing tokens of its family."""
         return frozenset(self._raw.eos_ids())
 
     @property

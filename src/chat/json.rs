@@ -41,6 +41,24 @@ pub(super) fn to_json(
     String::from_utf8(out.bytes).map(Value::from).map_err(|_| fault("the JSON is not UTF-8"))
 }
 
+/// `value` on one line, as `json.dumps(value, ensure_ascii=False)` in Python writes it.
+pub(super) fn text(value: &serde_json::Value) -> String {
+    let mut bytes = Vec::new();
+    let style = Python {
+        indent: None,
+        ascii: false,
+        comma: ", ".to_owned(),
+        colon: ": ".to_owned(),
+        level: 0,
+        empty: true,
+    };
+    // Memory does not refuse what is written to it, and a JSON value is always written as UTF-8.
+    match value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, style)) {
+        Ok(()) => String::from_utf8(bytes).unwrap_or_default(),
+        Err(_) => String::new(),
+    }
+}
+
 #[cold]
 fn fault(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::BadSerialization, message)

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::environment::{self, Refusal};
 use super::message::Message;
 use super::sums::pay_for_sums;
+use super::tools::{self, ToolSlot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokenizer::{Guard, RenderedPrompt};
 
@@ -31,16 +32,6 @@ const STACK: usize = 16 << 20;
 /// The name that the one template has in its environment.
 const NAME: &str = "chat_template";
 
-/// Phi-3's own format, for files that bring no template: each turn is `<|role|>`, a line break, the text and `<|end|>`.
-const PHI_3: &str = "\
-{%- for message in messages -%}
-    {%- if message['role'] in ['user', 'assistant'] or (message['role'] == 'system' and message['content']) -%}
-        {{- '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' -}}
-    {%- endif -%}
-{%- endfor -%}
-{{- '<|assistant|>\\n' if add_generation_prompt else eos_token -}}
-";
-
 /// A model's chat template, ready to render.
 ///
 /// The template may come from a hostile file: it sees the messages and nothing else, and time, memory, nesting and
@@ -51,6 +42,7 @@ pub struct ChatTemplate {
     source: String,
     bos: String,
     eos: String,
+    tool_slot: ToolSlot,
 }
 
 impl ChatTemplate {
@@ -76,20 +68,14 @@ impl ChatTemplate {
         let parsed = on_own_stack(|| {
             let mut environment = environment::new(&paid)?;
             environment.add_template_owned(NAME, bounded)?;
-            Ok(environment)
+            let tool_slot = ToolSlot::of(&environment.get_template(NAME)?, source);
+            Ok((environment, tool_slot))
         })?;
-        let environment = parsed.map_err(|error: minijinja::Error| {
+        let (environment, tool_slot) = parsed.map_err(|error: minijinja::Error| {
             unusable(error.line(), format!("The chat template does not parse: {}.", reason(&error)))
         })?;
-        Ok(Self { environment, source: source.to_owned(), bos: bos.to_owned(), eos: eos.to_owned() })
-    }
-
-    /// Phi-3's own format, for a file without a template. Says so in the log.
-    ///
-    /// Errors: none that a caller can cause.
-    pub fn phi3() -> Result<Self> {
-        log::warn!("the model file has no chat template; Phi-3's own format is used");
-        Self::parse(PHI_3, "<s>", "<|endoftext|>")
+        let [source, bos, eos] = [source, bos, eos].map(str::to_owned);
+        Ok(Self { environment, source, bos, eos, tool_slot })
     }
 
     /// The template's source.
@@ -111,9 +97,11 @@ impl ChatTemplate {
         self.render_with_tools(messages, &[], add_generation_prompt, control_tokens)
     }
 
-    /// As [`render`](Self::render), with `tools`: JSON schemas of functions, for templates that know them.
+    /// As [`render`](Self::render), with `tools`: JSON schemas of functions. A template gets them as its variable
+    /// `tools`, or, where it looks for them there as Phi-4-mini's does, as a text in the system message.
     ///
-    /// Errors: as [`render`](Self::render).
+    /// Errors: as [`render`](Self::render), and [`Template`](crate::ErrorKind::Template) when there are tools and the
+    /// template looks for them nowhere.
     pub fn render_with_tools(
         &self,
         messages: &[Message],
@@ -121,6 +109,16 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         control_tokens: &BTreeMap<String, u32>,
     ) -> Result<RenderedPrompt> {
+        let moved = match self.tool_slot {
+            _ if tools.is_empty() => None,
+            ToolSlot::Variable => None,
+            ToolSlot::SystemMessage => Some(tools::in_system_message(messages, tools)),
+            ToolSlot::Nowhere => return Err(no_tools()),
+        };
+        let (messages, tools) = match &moved {
+            Some(messages) => (messages.as_slice(), [].as_slice()),
+            None => (messages, tools),
+        };
         let mut texts: Vec<&str> = vec![&self.source, &self.bos, &self.eos];
         for message in messages {
             texts.extend([message.role.as_str(), message.content.as_str()]);
@@ -230,6 +228,15 @@ impl io::Write for Capped {
 #[cold]
 fn unusable(line: Option<usize>, message: String) -> Error {
     Error::new(ErrorKind::Template { line }, message, "Give a working template as `chat_template=`.")
+}
+
+#[cold]
+fn no_tools() -> Error {
+    Error::new(
+        ErrorKind::Template { line: None },
+        "The chat template writes no tools: the model was not trained to call any.",
+        "Describe the tools in the system message, or give a template that writes them as `chat_template=`.",
+    )
 }
 
 #[cold]

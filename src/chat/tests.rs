@@ -9,6 +9,8 @@ use serde_json::json;
 use super::*;
 use crate::error::{ErrorKind, Result};
 
+mod families;
+
 fn none() -> BTreeMap<String, u32> {
     BTreeMap::new()
 }

@@ -40,7 +40,9 @@ fn template(file: &GgufFile, console: &mut Console<'_>) -> Outcome {
             Ok(0)
         }
         None => {
-            console.note("The file has no chat template; Phi-3's is used in its place.")?;
+            console.note(
+                "The file has no chat template; that of its vocabulary's family is used in its place.",
+            )?;
             Ok(1)
         }
     }
@@ -84,7 +86,10 @@ impl<'a> Report<'a> {
             ));
         }
         if !file.header().metadata.contains(CHAT_TEMPLATE) {
-            warnings.push("The file has no chat template; Phi-3's is used in its place.".to_owned());
+            warnings.push(
+                "The file has no chat template; that of its vocabulary's family is used in its place."
+                    .to_owned(),
+            );
         }
         if let Some(plan) = &plan
             && !plan.extra_tensors.is_empty()

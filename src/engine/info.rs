@@ -37,7 +37,7 @@ pub struct ModelInfo {
     pub sliding_window: Option<usize>,
     /// The chat template's source.
     pub chat_template: String,
-    /// Whether the template came from the file or the caller; false: Phi-3's own was taken.
+    /// Whether the template came from the file or the caller; false: that of the vocabulary's family was taken.
     pub has_chat_template: bool,
     /// What computes: `native` or `candle`.
     pub backend: &'static str,

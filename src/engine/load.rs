@@ -17,6 +17,9 @@ use crate::tokenizer::Tokenizer;
 /// The metadata key of the chat template.
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
+/// That of the architecture's name.
+const ARCHITECTURE: &str = "general.architecture";
+
 /// Most rows of the embeddings without a token, in a model that is used with a tokenizer of another file: they are padding. Phi-2
 /// has 905 of them, Phi-3 53.
 const MAX_PADDING: usize = 1024;
@@ -109,20 +112,13 @@ fn check_size(tokens: usize, rows: usize, given: Option<&Path>, model: &str) -> 
 
 /// The template to use, and whether it is the caller's or the file's.
 fn template(given: Option<&str>, metadata: &Metadata, tokenizer: &Tokenizer) -> Result<(ChatTemplate, bool)> {
-    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or_default();
     let source = match given {
         Some(source) => Some(source),
         None => metadata.str(CHAT_TEMPLATE)?,
     };
     match source {
-        Some(source) => {
-            let template = ChatTemplate::parse(source, &text(tokenizer.bos_id()), &text(tokenizer.eos_id()))?;
-            Ok((template, true))
-        }
-        None => {
-            log::warn!("the file has no chat template ({CHAT_TEMPLATE}): Phi-3's is used");
-            Ok((ChatTemplate::phi3()?, false))
-        }
+        Some(source) => Ok((ChatTemplate::of(source, tokenizer)?, true)),
+        None => Ok((ChatTemplate::built_in(tokenizer, metadata.str(ARCHITECTURE)?)?, false)),
     }
 }
 

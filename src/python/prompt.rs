@@ -46,6 +46,20 @@ pub(super) fn messages(json: &str) -> Result<Vec<Message>> {
     messages.into_iter().map(message).collect()
 }
 
+/// Tools from their JSON.
+///
+/// # Errors
+/// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) when it is not a list.
+pub(super) fn tools(json: &str) -> Result<Vec<Value>> {
+    serde_json::from_str(json).map_err(|error| {
+        Error::invalid(
+            "tools",
+            format!("The tools cannot be used: {error}."),
+            "Pass a list of JSON schemas of functions.",
+        )
+    })
+}
+
 fn message(mut fields: Map<String, Value>) -> Result<Message> {
     let mut text = |name: &str| match fields.shift_remove(name) {
         Some(Value::String(text)) => Ok(text),

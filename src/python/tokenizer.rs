@@ -11,10 +11,11 @@ use crate::error::Result;
 use crate::gguf::GgufFile;
 use crate::tokenizer::{RenderedPrompt, Tokenizer};
 
-/// The metadata key of the chat template.
+/// The metadata keys of the chat template and of the architecture's name.
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+const ARCHITECTURE: &str = "general.architecture";
 
-/// A tokenizer, and the source of the chat template that goes with it: Phi-3's where the file has none.
+/// A tokenizer, and the source of the chat template that goes with it: its family's where the file has none.
 #[pyclass(frozen, module = "phicandle._phicandle")]
 pub(super) struct RawTokenizer {
     tokenizer: Arc<Tokenizer>,
@@ -27,25 +28,31 @@ impl RawTokenizer {
     }
 
     fn open(path: &Path) -> Result<Self> {
-        let phi3 = || ChatTemplate::phi3().map(|template| template.source().to_owned());
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-            let file = GgufFile::open(path)?;
-            let metadata = &file.header().metadata;
-            let template = metadata.str(CHAT_TEMPLATE)?.map_or_else(phi3, |source| Ok(source.to_owned()))?;
-            return Ok(Self::new(Arc::new(Tokenizer::from_gguf(metadata)?), template));
-        }
-        Ok(Self::new(Arc::new(Tokenizer::from_file(path)?), phi3()?))
+        let (tokenizer, template, architecture) =
+            if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+                let file = GgufFile::open(path)?;
+                let metadata = &file.header().metadata;
+                let text = |key| -> Result<_> { Ok(metadata.str(key)?.map(str::to_owned)) };
+                (Tokenizer::from_gguf(metadata)?, text(CHAT_TEMPLATE)?, text(ARCHITECTURE)?)
+            } else {
+                (Tokenizer::from_file(path)?, None, None)
+            };
+        let template = match template {
+            Some(source) => source,
+            None => ChatTemplate::built_in(&tokenizer, architecture.as_deref())?.source().to_owned(),
+        };
+        Ok(Self::new(Arc::new(tokenizer), template))
     }
 
     /// Parsed for each use: a template that does not parse must not keep the vocabulary from being used.
     fn chat_template(&self) -> Result<ChatTemplate> {
-        let text = |id: Option<u32>| id.and_then(|id| self.tokenizer.token_text(id)).unwrap_or_default();
-        ChatTemplate::parse(&self.template, &text(self.tokenizer.bos_id()), &text(self.tokenizer.eos_id()))
+        ChatTemplate::of(&self.template, &self.tokenizer)
     }
 
-    fn render(&self, messages: &str, add_generation_prompt: bool) -> Result<RenderedPrompt> {
-        let messages = prompt::messages(messages)?;
-        self.chat_template()?.render(&messages, add_generation_prompt, self.tokenizer.special_tokens())
+    fn render(&self, messages: &str, tools: &str, add_generation_prompt: bool) -> Result<RenderedPrompt> {
+        let (messages, tools) = (prompt::messages(messages)?, prompt::tools(tools)?);
+        let control = self.tokenizer.special_tokens();
+        self.chat_template()?.render_with_tools(&messages, &tools, add_generation_prompt, control)
     }
 }
 
@@ -70,21 +77,28 @@ impl RawTokenizer {
         gil::enter(py, || gil::free(py, || self.tokenizer.decode(&ids, skip_special)))
     }
 
-    /// Messages, as JSON, in the words of the chat template.
-    fn render_chat(&self, py: Python<'_>, messages: String, add_generation_prompt: bool) -> PyResult<String> {
-        gil::enter(py, || gil::free(py, || Ok(self.render(&messages, add_generation_prompt)?.text())))
+    /// Messages and tools, both JSON, in the words of the chat template.
+    fn render_chat(
+        &self,
+        py: Python<'_>,
+        messages: String,
+        tools: String,
+        add_generation_prompt: bool,
+    ) -> PyResult<String> {
+        gil::enter(py, || gil::free(py, || Ok(self.render(&messages, &tools, add_generation_prompt)?.text())))
     }
 
-    /// Messages, as JSON, as the ids that a generator would read.
+    /// Messages and tools, both JSON, as the ids that a generator would read.
     fn encode_chat(
         &self,
         py: Python<'_>,
         messages: String,
+        tools: String,
         add_generation_prompt: bool,
     ) -> PyResult<Vec<u32>> {
         gil::enter(py, || {
             gil::free(py, || {
-                let rendered = self.render(&messages, add_generation_prompt)?;
+                let rendered = self.render(&messages, &tools, add_generation_prompt)?;
                 self.tokenizer.encode_rendered(&rendered, None)
             })
         })
@@ -98,6 +112,17 @@ impl RawTokenizer {
     /// The token that begins a text.
     fn bos_id(&self) -> Option<u32> {
         self.tokenizer.bos_id()
+    }
+
+    /// The end-of-text, end-of-turn, unknown and padding tokens.
+    fn role_ids(&self) -> [Option<u32>; 4] {
+        let tokenizer = &self.tokenizer;
+        [tokenizer.eos_id(), tokenizer.eot_id(), tokenizer.unk_id(), tokenizer.pad_id()]
+    }
+
+    /// A token as it is written.
+    fn token(&self, token_id: u32) -> Option<String> {
+        self.tokenizer.token_text(token_id)
     }
 
     /// The tokens that end a turn.

@@ -9,6 +9,8 @@ use tokenizers::{
     Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
+use super::joints::Joints;
+use super::presplit::Splitter;
 use super::vocabulary::{broken, byte_to_char};
 use crate::error::{Error, Result};
 
@@ -16,15 +18,12 @@ use crate::error::{Error, Result};
 const MAX_WORDS: usize = 1 << 14;
 const MAX_WORD: usize = 64;
 
-/// Longest text that is split at once, in bytes.
-const MAX_STRETCH: usize = 512 << 10;
-
 /// How text is spelled before it is merged.
 pub(crate) enum Spelling {
     /// Spaces become `▁`; with `prefix`, one more goes first.
     SpaceMarks { prefix: bool },
     /// The text is split, then each byte becomes its GPT-2 character.
-    Bytes { split: Box<PreTokenizerWrapper> },
+    Bytes { split: Splitter },
     /// As a `tokenizer.json` says.
     Pipeline(Box<Pipeline>),
 }
@@ -58,6 +57,8 @@ pub(crate) struct MergeTable {
 pub(crate) struct TextEncoder {
     model: BPE,
     spelling: Spelling,
+    /// Where text without words of its own is cut. None where an unknown token may run over several characters.
+    joints: Option<Joints>,
 }
 
 /// What one call remembers between its pieces of text.
@@ -83,6 +84,10 @@ impl TextEncoder {
                 count - merges.len()
             );
         }
+        let all_bytes = || (0..=255u8).all(|byte| vocab.contains_key(&format!("<0x{byte:02X}>")));
+        let never_unknown = unknown.is_none() || (byte_fallback && all_bytes());
+        let joints = (matches!(spelling, Spelling::SpaceMarks { .. }) && never_unknown)
+            .then(|| Joints::of(vocab.keys().map(String::as_str)));
         // No cache in the model: it is per thread and outlives the model.
         let mut builder = BPE::builder()
             .vocab_and_merges(vocab.into_iter().collect::<Vocab>(), merges)
@@ -96,7 +101,7 @@ impl TextEncoder {
         let model = builder
             .build()
             .map_err(|error| broken(format!("The merges do not fit the vocabulary: {error}.")))?;
-        Ok(Self { model, spelling })
+        Ok(Self { model, spelling, joints })
     }
 
     /// Appends the ids of `text`. `first`: whether it begins the prompt.
@@ -115,20 +120,18 @@ impl TextEncoder {
                 let mut spelled = String::with_capacity(text.len() + text.len() / 4 + 3);
                 spelled.extend(prefix.then_some('▁'));
                 spelled.extend(text.chars().map(|c| if c == ' ' { '▁' } else { c }));
-                self.merge(&spelled, ids)
+                match &self.joints {
+                    Some(joints) => joints.words(&spelled).try_for_each(|word| self.word(word, cache, ids)),
+                    None => self.merge(&spelled, ids),
+                }
             }
             Spelling::Bytes { split } => {
                 let mut spelled = String::new();
-                for stretch in stretches(text) {
-                    let mut words = PreTokenizedString::from(stretch);
-                    split.pre_tokenize(&mut words).map_err(failed)?;
-                    for (word, ..) in words.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-                        spelled.clear();
-                        spelled.extend(word.bytes().map(byte_to_char));
-                        self.word(&spelled, cache, ids)?;
-                    }
-                }
-                Ok(())
+                split.split(text, &mut |word| {
+                    spelled.clear();
+                    spelled.extend(word.bytes().map(byte_to_char));
+                    self.word(&spelled, cache, ids)
+                })
             }
             Spelling::Pipeline(stages) => {
                 let mut normalised = NormalizedString::from(text);
@@ -170,23 +173,6 @@ impl TextEncoder {
     }
 }
 
-/// Long text in stretches, because the regex engine silently gives up on a run of a million spaces. All rules cut
-/// between a letter and a space, so stretches end there; where half a megabyte has no such place, anywhere.
-fn stretches(mut text: &str) -> impl Iterator<Item = &str> {
-    std::iter::from_fn(move || {
-        if text.is_empty() {
-            return None;
-        }
-        let most = (0..=MAX_STRETCH.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-        let safe = |pair: &[u8]| matches!(pair, [letter, b' '] if letter.is_ascii_alphabetic());
-        let last = || text.as_bytes().get(..most)?.windows(2).rposition(safe).map(|at| at + 1);
-        let end = if text.len() > MAX_STRETCH { last().unwrap_or(most) } else { text.len() };
-        let (head, tail) = text.split_at(end);
-        text = tail;
-        Some(head)
-    })
-}
-
 impl std::fmt::Debug for TextEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TextEncoder").finish_non_exhaustive()
@@ -196,47 +182,4 @@ impl std::fmt::Debug for TextEncoder {
 #[cold]
 fn failed(error: tokenizers::Error) -> Error {
     broken(format!("The text could not be split into tokens: {error}."))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tokenizer::presplit;
-
-    fn words(name: &str, text: &str) -> Vec<String> {
-        let split = presplit::named(Some(name)).unwrap().split;
-        let mut all = Vec::new();
-        for stretch in stretches(text) {
-            let mut words = PreTokenizedString::from(stretch);
-            split.pre_tokenize(&mut words).unwrap();
-            let words = words.get_splits(OffsetReferential::Original, OffsetType::Byte);
-            all.extend(words.iter().map(|(word, ..)| (*word).to_owned()));
-        }
-        all
-    }
-
-    #[test]
-    fn long_runs_are_cut_to_their_end() {
-        for name in ["default", "gpt-2", "smollm", "dbrx", "gpt-4o"] {
-            for unit in [" ", "A", "\n", "é"] {
-                let text = unit.repeat(1_100_000) + "x y z";
-                let words = words(name, &text);
-                assert_eq!(words.concat(), text);
-                assert_eq!(words[words.len() - 2..], [" y", " z"], "{name} {unit:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn stretches_change_no_cut() {
-        let text = "It's 1234 words,\n\n  or more!! Ünïcode\tx ".repeat(20_000);
-        assert!(stretches(&text).count() > 1);
-        for name in ["default", "gpt-2", "smollm", "dbrx", "gpt-4o"] {
-            let split = presplit::named(Some(name)).unwrap().split;
-            let mut whole = PreTokenizedString::from(text.as_str());
-            split.pre_tokenize(&mut whole).unwrap();
-            let whole = whole.get_splits(OffsetReferential::Original, OffsetType::Byte);
-            assert!(words(name, &text).iter().eq(whole.iter().map(|(word, ..)| *word)), "{name}");
-        }
-    }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::encoder::{MergeTable, Spelling, TextEncoder};
-use super::special::{AddedToken, TURN_CLOSERS, is_sentence_mark, looks_like_control};
+use super::family::Family;
+use super::special::{AddedToken, TURN_CLOSERS, ends_turn, is_sentence_mark, looks_like_control};
 use super::vocabulary::{
     Alphabet, Pieces, TokenKind, broken, byte_of, byte_to_char, id_at, unescape_bytes, unescape_spaces,
 };
@@ -34,6 +35,15 @@ pub(crate) struct VocabularySource {
     pub(crate) ids: KnownIds,
     pub(crate) add_bos: Option<bool>,
     pub(crate) add_space_prefix: Option<bool>,
+}
+
+/// What both alphabets have been found to have.
+struct Known {
+    pieces: Pieces,
+    added: Vec<AddedToken>,
+    ids: KnownIds,
+    turn_ends: BTreeSet<u32>,
+    family: Option<Family>,
 }
 
 impl VocabularySource {
@@ -81,9 +91,11 @@ impl VocabularySource {
 
     /// Builds the tokenizer's parts.
     pub(crate) fn build(self) -> Result<Parts> {
-        let ids = self.ids;
-        let kinds = self.kinds(&ids);
-        let added = self.added(&kinds, &ids);
+        let family = self.family();
+        let kinds = self.kinds(&self.ids);
+        let mut ids = self.ids;
+        ids.eot = ids.eot.or_else(|| self.position(family?.end_of_turn()?));
+        let added = self.added(&kinds, family);
         let mut pieces = Pieces::default();
         for (spelling, &kind) in self.tokens.iter().zip(&kinds) {
             match (kind, self.alphabet) {
@@ -93,11 +105,22 @@ impl VocabularySource {
                 _ => pieces.push(kind, spelling),
             }
         }
-        let turn_ends = self.turn_ends(&kinds, &ids)?;
+        let turn_ends = self.turn_ends(&kinds, &ids, family)?;
+        let known = Known { pieces, added, ids, turn_ends, family };
         match self.alphabet {
-            Alphabet::SentencePiece => self.sentence_piece(pieces, &kinds, added, ids, turn_ends),
-            Alphabet::ByteLevel => self.byte_level(pieces, &kinds, added, ids, turn_ends),
+            Alphabet::SentencePiece => self.sentence_piece(known, &kinds),
+            Alphabet::ByteLevel => self.byte_level(known, &kinds),
         }
+    }
+
+    fn family(&self) -> Option<Family> {
+        Family::of(self.alphabet, |wanted| self.position(wanted).is_some())
+    }
+
+    /// The first token with a spelling.
+    fn position(&self, wanted: &str) -> Option<u32> {
+        let index = self.tokens.iter().position(|token| token == wanted.as_bytes())?;
+        u32::try_from(index).ok()
     }
 
     /// The part of every token. Types are believed except where they would let text forge a control token.
@@ -129,12 +152,7 @@ impl VocabularySource {
         self.tokens.iter().enumerate().map(one).collect()
     }
 
-    fn added(&self, kinds: &[TokenKind], ids: &KnownIds) -> Vec<AddedToken> {
-        let has = |wanted: &str| self.tokens.iter().any(|token| token == wanted.as_bytes());
-        // Phi-3's own added tokens take the whitespace after them along (`"rstrip": true` in its tokenizer_config);
-        // GGUF has no field for that. llama.cpp goes by the model's name, which misses Phi-3.5 and renamed files.
-        let phi3 = self.alphabet == Alphabet::SentencePiece
-            && ["<|user|>", "<|assistant|>", "<|end|>"].into_iter().all(has);
+    fn added(&self, kinds: &[TokenKind], family: Option<Family>) -> Vec<AddedToken> {
         let mut added = Vec::new();
         for (id, (spelling, kind)) in (0u32..).zip(self.tokens.iter().zip(kinds)) {
             let Ok(spelling) = std::str::from_utf8(spelling) else { continue };
@@ -143,22 +161,24 @@ impl VocabularySource {
                 TokenKind::UserDefined => false,
                 TokenKind::Normal | TokenKind::Byte(_) | TokenKind::Unused => continue,
             };
-            let keeps_space = Some(id) == ids.unk || matches!(spelling, "<unk>" | "<s>" | "<|endoftext|>");
-            added.push(AddedToken {
-                spelling: spelling.to_owned(),
-                id,
-                control,
-                lstrip: false,
-                rstrip: phi3 && control && !keeps_space,
-            });
+            let strips = family.filter(|_| control).map(|family| family.strips(spelling));
+            let (lstrip, rstrip) = strips.unwrap_or_default();
+            added.push(AddedToken { spelling: spelling.to_owned(), id, control, lstrip, rstrip });
         }
         added
     }
 
-    fn turn_ends(&self, kinds: &[TokenKind], ids: &KnownIds) -> Result<BTreeSet<u32>> {
+    fn turn_ends(
+        &self,
+        kinds: &[TokenKind],
+        ids: &KnownIds,
+        family: Option<Family>,
+    ) -> Result<BTreeSet<u32>> {
         let mut ends: BTreeSet<u32> = [ids.eos, ids.eot, ids.eom].into_iter().flatten().collect();
         for (index, (spelling, kind)) in self.tokens.iter().zip(kinds).enumerate() {
-            if *kind == TokenKind::Control && TURN_CLOSERS.iter().any(|closer| closer.as_bytes() == spelling)
+            if *kind == TokenKind::Control
+                && let Ok(spelling) = std::str::from_utf8(spelling)
+                && ends_turn(spelling, family)
             {
                 ends.insert(id_at(index)?);
             }
@@ -180,14 +200,8 @@ impl VocabularySource {
         vocab
     }
 
-    fn sentence_piece(
-        self,
-        pieces: Pieces,
-        kinds: &[TokenKind],
-        added: Vec<AddedToken>,
-        ids: KnownIds,
-        turn_ends: BTreeSet<u32>,
-    ) -> Result<Parts> {
+    fn sentence_piece(self, known: Known, kinds: &[TokenKind]) -> Result<Parts> {
+        let Known { pieces, added, ids, turn_ends, family } = known;
         if self.scores.len() != self.tokens.len() {
             return Err(wrong_length("tokenizer.ggml.scores", self.scores.len(), self.tokens.len()));
         }
@@ -215,17 +229,11 @@ impl VocabularySource {
         };
         let encoder = TextEncoder::new(table, Spelling::SpaceMarks { prefix })?;
         let add_bos = self.add_bos.unwrap_or(true);
-        Ok(Parts { pieces, encoder, added, ids, add_bos, strips_space: prefix, turn_ends })
+        Ok(Parts { pieces, encoder, added, ids, add_bos, strips_space: prefix, turn_ends, family })
     }
 
-    fn byte_level(
-        self,
-        pieces: Pieces,
-        kinds: &[TokenKind],
-        added: Vec<AddedToken>,
-        ids: KnownIds,
-        turn_ends: BTreeSet<u32>,
-    ) -> Result<Parts> {
+    fn byte_level(self, known: Known, kinds: &[TokenKind]) -> Result<Parts> {
+        let Known { pieces, added, ids, turn_ends, family } = known;
         let rule = presplit::named(self.pre.as_deref())?;
         if self.merges.is_empty() {
             // As in llama.cpp: without them every text would become single bytes, which no model was trained on.
@@ -250,9 +258,9 @@ impl VocabularySource {
             fuse_unknown: false,
             whole_words: rule.whole_words,
         };
-        let encoder = TextEncoder::new(table, Spelling::Bytes { split: Box::new(rule.split) })?;
+        let encoder = TextEncoder::new(table, Spelling::Bytes { split: rule.splitter })?;
         let add_bos = self.add_bos.unwrap_or(rule.bos);
-        Ok(Parts { pieces, encoder, added, ids, add_bos, strips_space: false, turn_ends })
+        Ok(Parts { pieces, encoder, added, ids, add_bos, strips_space: false, turn_ends, family })
     }
 
     fn spelling(&self, id: u32) -> Option<String> {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::normalizers::NormalizerWrapper;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 
-use super::encoder::{MergeTable, Pipeline, Spelling, TextEncoder};
-use super::special::{AddedToken, TURN_CLOSERS, is_sentence_mark, looks_like_control};
+use super::encoder::{MergeTable, TextEncoder};
+use super::family::Family;
+use super::special::{AddedToken, ends_turn, is_sentence_mark, looks_like_control};
+use super::stages::{self, flatten};
 use super::vocabulary::{
     Alphabet, MAX_TOKENS, Pieces, TokenKind, broken, byte_of, id_at, unescape_bytes, unescape_spaces,
 };
@@ -17,12 +17,6 @@ use crate::error::Result;
 
 /// Largest file that is read. Phi-4-mini's has 16 MB.
 pub(crate) const MAX_FILE: u64 = 128 << 20;
-
-/// Parts whose meaning here is the crate's own. Others are refused rather than half understood.
-const NORMALIZERS: [&str; 10] =
-    ["Sequence", "Prepend", "Replace", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents"];
-const PRE_TOKENIZERS: [&str; 8] =
-    ["Sequence", "ByteLevel", "Split", "Digits", "Metaspace", "Whitespace", "WhitespaceSplit", "Punctuation"];
 
 #[derive(Deserialize)]
 struct File {
@@ -104,18 +98,17 @@ impl File {
         let decoder = Decoder::of(self.decoder.as_ref(), self.pre_tokenizer.as_ref())?;
         let added = self.added()?;
         let pieces = self.pieces(&added, decoder.alphabet)?;
-        let ids = self.ids(&added)?;
+        let family = Family::of(decoder.alphabet, |wanted| {
+            added.iter().any(|token| token.spelling == wanted) || self.model.vocab.contains_key(wanted)
+        });
+        let ids = self.ids(&added, family)?;
         let turn_ends = (added.iter())
             .filter(|token| token.control)
-            .filter(|token| Some(token.id) == ids.eos || TURN_CLOSERS.contains(&token.spelling.as_str()))
+            .filter(|token| Some(token.id) == ids.eos || ends_turn(&token.spelling, family))
             .map(|token| token.id)
             .collect::<BTreeSet<_>>();
         let add_bos = self.first_special().is_some();
-        let spelling = Spelling::Pipeline(Box::new(Pipeline {
-            normalizer: self.normalizer.as_ref().map(normalizer).transpose()?,
-            first: self.pre_tokenizer.as_ref().map(pre_tokenizer).transpose()?,
-            later: self.pre_tokenizer.map(never_first).as_ref().map(pre_tokenizer).transpose()?,
-        }));
+        let spelling = stages::spelling(self.normalizer.as_ref(), self.pre_tokenizer)?;
         // Merging must not produce a control token out of plain text.
         let control: BTreeSet<u32> =
             added.iter().filter(|token| token.control).map(|token| token.id).collect();
@@ -144,7 +137,16 @@ impl File {
             whole_words: self.model.ignore_merges,
         };
         let encoder = TextEncoder::new(table, spelling)?;
-        Ok(Parts { pieces, encoder, added, ids, add_bos, strips_space: decoder.strips_space, turn_ends })
+        Ok(Parts {
+            pieces,
+            encoder,
+            added,
+            ids,
+            add_bos,
+            strips_space: decoder.strips_space,
+            turn_ends,
+            family,
+        })
     }
 
     fn added(&self) -> Result<Vec<AddedToken>> {
@@ -196,7 +198,7 @@ impl File {
     }
 
     /// The ids with a role. The file names none but the one its post-processor puts first, so the rest go by spelling.
-    fn ids(&self, added: &[AddedToken]) -> Result<KnownIds> {
+    fn ids(&self, added: &[AddedToken], family: Option<Family>) -> Result<KnownIds> {
         let by_spelling = |names: &[&str]| {
             names
                 .iter()
@@ -207,7 +209,10 @@ impl File {
         Ok(KnownIds {
             bos,
             eos: by_spelling(&["<|endoftext|>", "<|end_of_text|>", "</s>", "<|im_end|>"]),
-            eot: by_spelling(&["<|end|>", "<|im_end|>", "<|eot_id|>"]),
+            eot: family
+                .and_then(Family::end_of_turn)
+                .and_then(|end| by_spelling(&[end]))
+                .or_else(|| by_spelling(&["<|end|>", "<|im_end|>", "<|eot_id|>"])),
             eom: by_spelling(&["<|eom_id|>"]),
             unk: by_spelling(&["<unk>"]),
             pad: None,
@@ -257,58 +262,4 @@ impl Decoder {
         }
         Err(broken("The tokenizer.json has neither a ByteLevel nor a SentencePiece-style decoder."))
     }
-}
-
-/// The parts of a `Sequence`, nested ones too.
-fn flatten<'v>(part: Option<&'v Value>, list: &str, parts: &mut Vec<&'v Value>) {
-    let Some(part) = part else { return };
-    match part.get(list).or_else(|| part.get("pretokenizers")).or_else(|| part.get("normalizers")) {
-        Some(Value::Array(inner)) => inner.iter().for_each(|part| flatten(Some(part), list, parts)),
-        _ => parts.push(part),
-    }
-}
-
-fn checked<T: serde::de::DeserializeOwned>(
-    part: &Value,
-    list: &str,
-    known: &[&str],
-    what: &str,
-) -> Result<T> {
-    let mut parts = Vec::new();
-    flatten(Some(part), list, &mut parts);
-    for part in parts {
-        let kind = part.get("type").and_then(Value::as_str).unwrap_or("(none)");
-        if !known.contains(&kind) {
-            let kind: String = kind.chars().take(64).collect();
-            return Err(broken(format!(
-                "The tokenizer.json's {what} `{kind}` is not supported; known are {}.",
-                known.join(", ")
-            )));
-        }
-    }
-    serde_json::from_value(part.clone())
-        .map_err(|_| broken(format!("The tokenizer.json's {what} has wrong fields.")))
-}
-
-fn normalizer(part: &Value) -> Result<NormalizerWrapper> {
-    checked(part, "normalizers", &NORMALIZERS, "normalizer")
-}
-
-fn pre_tokenizer(part: &Value) -> Result<PreTokenizerWrapper> {
-    checked(part, "pretokenizers", &PRE_TOKENIZERS, "pre-tokenizer")
-}
-
-/// The pre-tokenizer for text after an added token: what goes before the first word only, goes nowhere.
-fn never_first(mut part: Value) -> Value {
-    fn change(part: &mut Value) {
-        if let Some(Value::Array(inner)) = part.get_mut("pretokenizers") {
-            inner.iter_mut().for_each(change);
-        }
-        if let Some(scheme) = part.get_mut("prepend_scheme").filter(|scheme| scheme.as_str() == Some("first"))
-        {
-            *scheme = Value::from("never");
-        }
-    }
-    change(&mut part);
-    part
 }

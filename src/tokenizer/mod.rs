@@ -8,12 +8,17 @@
 //!   inside messages stay text.
 
 mod encoder;
+mod family;
 mod gguf;
+mod joints;
 mod json;
 mod presplit;
 mod prompt;
+#[cfg(test)]
+pub(crate) mod samples;
 mod special;
 mod spm;
+mod stages;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -24,6 +29,7 @@ use std::io::Read;
 use std::path::Path;
 
 use self::encoder::{TextEncoder, WordCache};
+pub use self::family::Family;
 pub(crate) use self::prompt::Guard;
 pub use self::prompt::RenderedPrompt;
 use self::special::{AddedToken, Matcher};
@@ -59,6 +65,7 @@ struct Parts {
     add_bos: bool,
     strips_space: bool,
     turn_ends: BTreeSet<u32>,
+    family: Option<Family>,
 }
 
 /// A model's vocabulary: text to ids and back. Cheap to share ([`Sync`]); nothing in it changes after loading.
@@ -72,16 +79,18 @@ pub struct Tokenizer {
     add_bos: bool,
     strips_space: bool,
     turn_ends: BTreeSet<u32>,
+    family: Option<Family>,
 }
 
 impl From<Parts> for Tokenizer {
     fn from(parts: Parts) -> Self {
-        let Parts { pieces, encoder, added, ids, add_bos, strips_space, turn_ends } = parts;
+        let Parts { pieces, encoder, added, ids, add_bos, strips_space, turn_ends, family } = parts;
         let mut control = BTreeMap::new();
         for token in added.iter().filter(|token| token.control) {
             control.entry(token.spelling.clone()).or_insert(token.id);
         }
-        Self { pieces, encoder, matcher: Matcher::new(added), control, ids, add_bos, strips_space, turn_ends }
+        let matcher = Matcher::new(added);
+        Self { pieces, encoder, matcher, control, ids, add_bos, strips_space, turn_ends, family }
     }
 }
 
@@ -260,6 +269,26 @@ impl Tokenizer {
     /// The end-of-text token that the file names; see [`end_of_turn_ids`](Self::end_of_turn_ids) for all that stop.
     pub fn eos_id(&self) -> Option<u32> {
         self.ids.eos
+    }
+
+    /// The token that closes a turn of a conversation: as the file names it, else as its family has it.
+    pub fn eot_id(&self) -> Option<u32> {
+        self.ids.eot
+    }
+
+    /// The token for text that nothing else spells, as the file names it.
+    pub fn unk_id(&self) -> Option<u32> {
+        self.ids.unk
+    }
+
+    /// The token that fills up batches, as the file names it. Nothing here uses it.
+    pub fn pad_id(&self) -> Option<u32> {
+        self.ids.pad
+    }
+
+    /// Which of the published vocabularies this is, where its control tokens tell.
+    pub fn family(&self) -> Option<Family> {
+        self.family
     }
 
     /// Whether begin-of-text goes first when the caller does not say.

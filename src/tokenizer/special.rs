@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::family::Family;
+
 /// Longest spelling that is matched. Real ones have at most a few dozen bytes.
 const MAX_SPELLING: usize = 256;
 
@@ -97,7 +99,7 @@ impl Matcher {
 pub(crate) fn looks_like_control(spelling: &str) -> bool {
     let inner = spelling.strip_prefix("<|").and_then(|s| s.strip_suffix("|>"));
     inner.is_some_and(|s| {
-        !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-. ".contains(&b))
+        !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./ ".contains(&b))
     })
 }
 
@@ -120,6 +122,11 @@ pub(crate) const TURN_CLOSERS: [&str; 10] = [
     "</s>",
 ];
 
+/// Whether a control token ends a turn in vocabularies of this family.
+pub(crate) fn ends_turn(spelling: &str, family: Option<Family>) -> bool {
+    TURN_CLOSERS.contains(&spelling) || family.is_some_and(|family| family.opener_ends(spelling))
+}
+
 /// Control tokens that a template's source writes straight after a message's content, such as `<|end|>` in
 /// `message['content'] + '<|end|>'`: these close a turn even when no list knows them.
 pub(crate) fn closers_in_template(source: &str, matcher: &Matcher) -> Vec<u32> {
@@ -128,7 +135,8 @@ pub(crate) fn closers_in_template(source: &str, matcher: &Matcher) -> Vec<u32> {
         let mut from = at + word.len();
         // Only the rest of an expression may stand between: a tag such as `%}` ends the search.
         while let Some(c) = source.get(from..).and_then(|rest| rest.chars().next()) {
-            if let Some(token) = matcher.at(source, from, true) {
+            // Runs of spaces are tokens of Phi-2, and the indentation of its template.
+            if let Some(token) = matcher.at(source, from, true).filter(|token| token.control) {
                 closers.push(token.id);
                 break;
             }
@@ -186,12 +194,16 @@ mod tests {
         let source = "{% if m['content'] %}{{ '<|sys|>' + m['content'] | trim + '<|over|>\\n' + '<|next|>' }}{% endif %}";
         assert_eq!(closers_in_template(source, &matcher), [2]);
         assert_eq!(closers_in_template("{{ m.content }}<|over|>", &matcher), [2]);
+        let spaces = AddedToken { control: false, ..token("    ", 4) };
+        let matcher = Matcher::new(vec![spaces, token("<|over|>", 2)]);
+        assert_eq!(closers_in_template("{{ m.content }}\n    {% endfor %}", &matcher), [0; 0]);
+        assert_eq!(closers_in_template("{{ m.content }}    <|over|>", &matcher), [2]);
         assert_eq!(closers_in_template("{{ content and '<|sys|>' }}", &matcher), [0; 0]);
     }
 
     #[test]
     fn control_spellings_are_told_from_text() {
-        for spelling in ["<|end|>", "<|im_start|>", "<|reserved_special_token_1|>"] {
+        for spelling in ["<|end|>", "<|im_start|>", "<|reserved_special_token_1|>", "<|/tool_call|>"] {
             assert!(looks_like_control(spelling), "{spelling}");
         }
         for spelling in ["<||>", "<|>", "<|a", "<|a|b|>", "<think>", "|end|"] {

@@ -11,6 +11,8 @@ use serde_json::json;
 use super::gguf::VocabularySource;
 use super::*;
 
+mod families;
+
 /// A published vocabulary, or `None` (said aloud) on a machine without the shared data.
 fn vocabulary(name: &str) -> Option<Arc<Tokenizer>> {
     let path = shared(name)?;
@@ -183,7 +185,8 @@ fn every_ending_of_a_turn_stops_even_in_files_with_wrong_metadata() {
         source.ids.eos = Some(eos);
         let tokenizer = Tokenizer::from(source.build().unwrap());
         let ends: Vec<u32> = tokenizer.end_of_turn_ids(None).into_iter().collect();
-        assert_eq!(ends, [2, 32000, 32007], "eos {eos}");
+        // `</s>`, `<|endoftext|>`, `<|assistant|>`, `<|end|>`: the last three as the published generation_config has them.
+        assert_eq!(ends, [2, 32000, 32001, 32007], "eos {eos}");
         assert_eq!(tokenizer.eos_id(), Some(eos));
     }
     let Some(tokenizer) = vocabulary("phi-3-vocab.gguf") else { return };
@@ -261,7 +264,10 @@ fn unknown_names_list_the_known_ones() {
     source.pre = Some("tekken".into());
     let error = source.build().map(|_| ()).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::UnsupportedModel { .. }));
-    assert!(error.message().contains("`tekken`") && error.message().contains("gpt-4o, llama-bpe"), "{error}");
+    assert!(
+        error.message().contains("`tekken`") && error.message().contains("gpt-4o, llama4, llama-bpe"),
+        "{error}"
+    );
 }
 
 /// The published vocabularies as `tokenizer.json` files, as their repositories have them.
