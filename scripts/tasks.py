@@ -258,8 +258,9 @@ def check_stubs() -> None:
 
 
 def check_performance() -> None:
-    """The README's table of speeds says what the newest record says."""
+    """The README's table of speeds and the page of accuracy say what their newest records say."""
     run([sys.executable, ROOT / "benches" / "compare.py", "--check"])
+    run([executable(tools(), "python"), ROOT / "benches" / "accuracy.py", "--check"])
 
 
 TESTS: dict[str, Callable[[], None]] = {
@@ -267,7 +268,7 @@ TESTS: dict[str, Callable[[], None]] = {
     "Wheel, built and installed": lambda: install_wheel(tools()),
     "Python tests against the wheel": test_python,
     "Stubs against the wheel": check_stubs,
-    "README's table of speeds": check_performance,
+    "Table of speeds, page of accuracy": check_performance,
 }
 
 
@@ -504,6 +505,13 @@ def target_bench(*arguments: str) -> int:
     return 0
 
 
+def target_accuracy(*arguments: str) -> int:
+    """Compare logits with float64 and with other engines, and write docs/accuracy.md."""
+    install_wheel(tools())
+    run([executable(tools(), "python"), ROOT / "benches" / "accuracy.py", *arguments], venv=tools())
+    return 0
+
+
 def release_environment(venv: Path) -> Path:
     """A Python with phicandle as users get it: the release wheel, built here."""
     python = executable(venv, "python")
@@ -566,6 +574,7 @@ TARGETS: dict[str, Callable[..., int]] = {
     "fuzz": target_fuzz,
     "sanitize": target_sanitize,
     "bench": target_bench,
+    "accuracy": target_accuracy,
     "clean": target_clean,
 }
 

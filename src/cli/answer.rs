@@ -9,7 +9,7 @@ use crate::error::Error;
 use serde_json::{Value, json};
 
 /// How long Ctrl-C may go unheard.
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 
 /// A whole answer.
 pub(super) struct Answer {

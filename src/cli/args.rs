@@ -54,6 +54,8 @@ pub(super) enum Command {
     Rm(RmArgs),
     /// Show the tokens of a text.
     Tokenize(TokenizeArgs),
+    /// Measure how well a model predicts a text.
+    Perplexity(PerplexityArgs),
     /// Measure how fast a model runs here, beside what this machine could do.
     #[command(after_help = BENCH)]
     Bench(BenchArgs),
@@ -169,6 +171,27 @@ pub(super) struct TokenizeArgs {
     /// Write one JSON object.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PerplexityArgs {
+    /// A file of UTF-8 text, in which control tokens are plain text; `-` for standard input.
+    pub(super) file: PathBuf,
+    /// Tokens from the beginning of a window to that of the next: fewer give each token more to look back at, and take longer
+    /// [default: half the window].
+    #[arg(long, value_name = "TOKENS")]
+    pub(super) stride: Option<usize>,
+    /// Tokens of a window [default: the context length].
+    #[arg(long, value_name = "TOKENS")]
+    pub(super) window: Option<usize>,
+    /// Leave out the begin-of-text token that the file asks for.
+    #[arg(long)]
+    pub(super) no_bos: bool,
+    /// Write one JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) engine: EngineArgs,
 }
 
 #[derive(Debug, Args)]

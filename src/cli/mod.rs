@@ -15,6 +15,7 @@ mod interrupt;
 mod list;
 mod log_lines;
 mod models;
+mod perplexity;
 mod pull;
 mod report;
 mod sampling;
@@ -90,6 +91,7 @@ fn execute(arguments: Arguments, demo: &Demo, console: &mut Console<'_>) -> i32 
         Command::Rm(args) => list::remove(&args, console),
         Command::Show(args) => show::run(&args, demo, console),
         Command::Tokenize(args) => tokenize::run(&args, demo, console),
+        Command::Perplexity(args) => perplexity::run(&args, demo, console),
         Command::Bench(args) => bench::run(&args, demo, console),
         Command::Doctor(args) => doctor::run(&args, console),
     };

@@ -1,5 +1,7 @@
 //! Commands against buffers: what goes where, and with which exit code.
 
+mod perplexity;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

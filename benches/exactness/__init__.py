@@ -1,0 +1,1 @@
+"""What `benches/accuracy.py` makes of its record."""
