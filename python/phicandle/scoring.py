@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from .completion import Completion
 
-    Request = tuple[_phicandle._Prompt, list[str | list[int]], int, float | None]
+    _Request = tuple[_phicandle._Prompt, list[str | list[int]], int, float | None]
 
 
 def score_request(
     prompt: object, continuations: object, top_logprobs: object, template: bool | None, timeout: object
-) -> Request:
+) -> _Request:
     """Checks the arguments of `Generator.score` and returns them for the Rust core.
 
     Raises:
@@ -74,7 +74,7 @@ class TextScore:
         self._clock = time.monotonic
         self._end = None if timeout is None else self._clock() + positive("timeout", timeout)
 
-    def requests(self) -> Iterator[Request]:
+    def requests(self) -> Iterator[_Request]:
         """Yields the requests, one for each window."""
         for begin, scored, end in self._windows:
             left = None if self._end is None else max(1e-9, self._end - self._clock())
