@@ -68,8 +68,8 @@ def held():
     with open("/proc/self/smaps_rollup") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Anonymous:"))
 def take(generator, context):
-    # A prompt that leaves room for some tokens: in passes as wide as they get, then with as many rows of logits as there
-    # may be, and read up to the first token. Everything is in use now.
+    # A prompt that leaves room for some tokens: in passes as wide as they get, then with as many rows of logits as
+    # there may be, and read up to the first token. Everything is in use now.
     prompt = [65] * (context - 16)
     generator.generate(prompt, max_tokens=1, ignore_eos=True)
     stream = generator.stream(prompt, max_tokens=16, ignore_eos=True, prompt_logprobs=0)
