@@ -63,7 +63,8 @@ unsafe fn exp_half(x: __m256) -> __m256 {
         let bits = _mm512_castpd_si512(shifted);
         let r = _mm512_fmsub_pd(x, all(PARTS_PER_E), _mm512_sub_pd(shifted, all(SHIFT)));
         // A permutation looks at the four lowest bits of an index.
-        let [low, high] = [0, 2].map(|i| _mm512_permutex2var_pd(eight(i), bits, eight(i + 1)));
+        let low = _mm512_permutex2var_pd(eight(0), bits, eight(1));
+        let high = _mm512_permutex2var_pd(eight(2), bits, eight(3));
         let is_high = _mm512_test_epi64_mask(bits, _mm512_set1_epi64(PARTS as i64 / 2));
         let entry = _mm512_castpd_si512(_mm512_mask_mov_pd(low, is_high, high));
         let power = _mm512_castsi512_pd(_mm512_add_epi64(entry, _mm512_slli_epi64::<TO_EXPONENT>(bits)));
