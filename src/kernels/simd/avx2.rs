@@ -126,12 +126,12 @@ pub(super) unsafe fn greatest_ymm(a: __m256) -> f32 {
     })
 }
 
-/// [`super::expf::expf`] of 4 numbers.
+/// [`super::expf::expf`] of 4 numbers, none of them below [`LOW`].
 #[inline(always)]
 unsafe fn exp_quarter(x: __m128) -> __m128 {
     let all = |x: f64| safe!(_mm256_set1_pd(x));
     safe!({
-        let x = _mm256_max_pd(_mm256_cvtps_pd(x), all(LOW));
+        let x = _mm256_cvtps_pd(x);
         let shifted = _mm256_fmadd_pd(x, all(PARTS_PER_E), all(SHIFT));
         let bits = _mm256_castpd_si256(shifted);
         let r = _mm256_fmsub_pd(x, all(PARTS_PER_E), _mm256_sub_pd(shifted, all(SHIFT)));
@@ -146,7 +146,7 @@ unsafe fn exp_quarter(x: __m128) -> __m128 {
     })
 }
 
-/// [`super::expf::expf`] of 8 numbers.
+/// [`super::expf::expf`] of 8 numbers, none of them below [`LOW`].
 #[inline(always)]
 unsafe fn exp_ymm(x: __m256) -> __m256 {
     safe!({
@@ -464,6 +464,7 @@ impl<D: Dots> Simd for Ymm<D> {
     }
     #[inline(always)]
     fn expf(self, x: Self::F) -> Self::F {
+        let x = self.max(x, self.splat(LOW));
         both!(exp_ymm, x)
     }
     #[inline(always)]

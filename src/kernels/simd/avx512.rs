@@ -51,14 +51,14 @@ macro_rules! shift {
     };
 }
 
-/// [`super::expf::expf`] of 8 numbers.
+/// [`super::expf::expf`] of 8 numbers, none of them below [`LOW`].
 #[inline(always)]
 unsafe fn exp_half(x: __m256) -> __m256 {
     let all = |x: f64| safe!(_mm512_set1_pd(x));
     let eight =
         |i: usize| memory!(_mm512_castsi512_pd(_mm512_loadu_si512(TABLE[8 * i..8 * i + 8].as_ptr().cast())));
     safe!({
-        let x = _mm512_max_pd(_mm512_cvtps_pd(x), all(LOW));
+        let x = _mm512_cvtps_pd(x);
         let shifted = _mm512_fmadd_pd(x, all(PARTS_PER_E), all(SHIFT));
         let bits = _mm512_castpd_si512(shifted);
         let r = _mm512_fmsub_pd(x, all(PARTS_PER_E), _mm512_sub_pd(shifted, all(SHIFT)));
@@ -197,6 +197,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn expf(self, x: __m512) -> __m512 {
+        let x = self.max(x, self.splat(LOW));
         safe!({
             let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x)));
             let low = _mm512_castps256_ps512(exp_half(_mm512_castps512_ps256(x)));

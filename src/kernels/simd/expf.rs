@@ -16,7 +16,7 @@ pub(super) const POLYNOMIAL: [f64; 3] = [
     0.693_147_180_691_620_3 / PARTS_F,
 ];
 /// Below this the result is zero.
-pub(super) const LOW: f64 = -150.0;
+pub(super) const LOW: f32 = -150.0;
 /// The bits of the f64 nearest to `2^(i / 32)`, less what adding `i` to the exponent will add.
 #[rustfmt::skip]
 pub(super) static TABLE: [u64; PARTS] = [
@@ -32,7 +32,7 @@ pub(super) static TABLE: [u64; PARTS] = [
 
 /// [`super::Simd::expf`] of one number.
 pub(super) fn expf(x: f32) -> f32 {
-    let x = f64::from(x).max(LOW);
+    let x = f64::from(x.max(LOW));
     let shifted = x.mul_add(PARTS_PER_E, SHIFT);
     let bits = shifted.to_bits();
     let r = x.mul_add(PARTS_PER_E, -(shifted - SHIFT));
