@@ -64,13 +64,13 @@ def test_facts_about_machine_and_model(small: dict[str, Any]) -> None:
 def test_every_test_is_there_or_left_out(small: dict[str, Any]) -> None:
     (series,) = small["series"]
     tests = [(test["test"], test["batch"], test["depth"]) for test in series["tests"]]
-    # The checks begin after 6 tokens and take 8 x (3 + 1) more, so they are at 6 + 16 on average.
+    # The checks begin after 1 + 6 tokens and take 8 x (3 + 1) more, so they are at 7 + 16 on average.
     assert [test for test in tests if test[1] == 1] == [
-        ("prefill", 1, 0), ("prefill", 1, 0), ("decode", 1, 0), ("verify", 1, 22), ("decode", 1, 16), ("verify", 1, 38),
+        ("prefill", 1, 0), ("prefill", 1, 0), ("decode", 1, 0), ("verify", 1, 23), ("decode", 1, 16), ("verify", 1, 39),
     ]  # fmt: skip
     left_out = [skipped["what"] for skipped in small["skipped"]]
     assert (("decode", 2, 0) in tests) != ("2 sequences together" in left_out)
-    assert small["context_length"] == 16 + 6 + 8 * 4
+    assert small["context_length"] == 16 + 1 + 6 + 8 * 4
 
 
 def test_counts_and_rates_add_up(small: dict[str, Any]) -> None:

@@ -107,6 +107,8 @@ pub type Waker = Box<dyn Fn() + Send + Sync>;
 struct Queue {
     events: VecDeque<Event>,
     ended: bool,
+    /// Threads that wait for an event.
+    waiting: usize,
 }
 
 #[derive(Default)]
@@ -123,8 +125,12 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self) {
-        self.ready.notify_all();
+    /// Tells whoever has to know of what is new; `waiting` are the threads that waited when it came.
+    fn wake(&self, waiting: usize) {
+        // Even in vain, it is a system call.
+        if waiting > 0 {
+            self.ready.notify_all();
+        }
         if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
             waker();
         }
@@ -163,7 +169,9 @@ impl EventStream {
             if left.is_zero() {
                 return Poll::Pending;
             }
+            queue.waiting += 1;
             queue = self.shared.ready.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue.waiting -= 1;
         }
     }
 
@@ -180,7 +188,8 @@ impl EventStream {
             queue.ended || !queue.events.is_empty()
         };
         if due {
-            self.shared.wake();
+            // Threads that wait were told when the events came.
+            self.shared.wake(0);
         }
     }
 }
@@ -199,21 +208,26 @@ impl EventSender {
 
     /// Sends new text.
     pub(super) fn chunk(&self, chunk: Chunk) {
-        self.shared.queue().events.push_back(Event::Chunk(chunk));
-        self.shared.wake();
+        let waiting = {
+            let mut queue = self.shared.queue();
+            queue.events.push_back(Event::Chunk(chunk));
+            queue.waiting
+        };
+        self.shared.wake(waiting);
     }
 
     /// Sends the last event.
     pub(super) fn end(&self, event: Event) {
-        {
+        let waiting = {
             let mut queue = self.shared.queue();
             if queue.ended {
                 return;
             }
             queue.events.push_back(event);
             queue.ended = true;
-        }
-        self.shared.wake();
+            queue.waiting
+        };
+        self.shared.wake(waiting);
     }
 }
 
@@ -238,6 +252,25 @@ mod tests {
         assert!(matches!(stream.next(SOON), Poll::Event(Event::Chunk(chunk)) if chunk.text == "a"));
         assert!(matches!(stream.next(SOON), Poll::Event(Event::Failed(_))));
         assert!(matches!(stream.next(SOON), Poll::End));
+    }
+
+    #[test]
+    fn every_waiting_thread_is_woken() {
+        let (sender, stream) = channel();
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..3).map(|_| scope.spawn(|| stream.next(SOON))).collect();
+            while stream.shared.queue().waiting < 3 {
+                std::thread::yield_now();
+            }
+            sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1], logprobs: None });
+            sender.end(Event::Failed(super::super::closed()));
+            let found: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+            let count = |wanted: fn(&Poll) -> bool| found.iter().filter(|&poll| wanted(poll)).count();
+            assert_eq!(count(|poll| matches!(poll, Poll::Event(Event::Chunk(_)))), 1, "{found:?}");
+            assert_eq!(count(|poll| matches!(poll, Poll::Event(Event::Failed(_)))), 1, "{found:?}");
+            assert_eq!(count(|poll| matches!(poll, Poll::End)), 1, "{found:?}");
+        });
+        assert_eq!(stream.shared.queue().waiting, 0);
     }
 
     #[test]

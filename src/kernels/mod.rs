@@ -13,7 +13,6 @@ mod cpus;
 mod disjoint;
 mod exp;
 mod isa;
-mod libm_exp;
 mod limits;
 mod matmul;
 mod norm;
@@ -22,18 +21,21 @@ mod pool;
 mod pool_tests;
 mod rope;
 mod router;
+mod running_sum;
 mod scratch;
 mod simd;
+mod softmax;
 mod worker;
 
 pub(crate) use attention::{AttentionPlan, Heads, KV_BLOCK, KvCache, KvShape, Rows, Run, Spare};
-pub(crate) use libm_exp::exp_below;
 pub(crate) use matmul::{
     Activations, Copied, Forms, Gelu, Matrix, Memory, Norm, Picked, Then, family, is_weight,
 };
 pub(crate) use norm::NormKind;
 pub(crate) use rope::{Pairs, Rope, Rotation, Stretch, long_rope_magnitude};
 pub(crate) use router::Choice;
+pub(crate) use running_sum::{SUM_BLOCK, running_sum};
+pub(crate) use softmax::{SUM_LANES, divide, exp_below, greatest};
 
 pub use arena::Arena;
 pub use attention::KvDtype;

@@ -4,10 +4,15 @@
 //! place`. The keys are distinct, so the unstable selection and sort below give what a stable sort would, and the last
 //! key let in says for every entry whether it stays: one comparison, in row order.
 
+use crate::kernels::greatest;
+
 /// How many keys are put in order at first; each further round takes [`GROWTH`] times as many. A nucleus is seldom
 /// larger than the first round.
 const FIRST_ROUND: usize = 256;
 const GROWTH: usize = 4;
+
+/// Weights that are passed over together when none of them is large.
+const SKIPPED: usize = 32;
 
 /// Packs `high` above a place in the row. Vocabularies have far fewer than 2^32 tokens.
 fn key(high: u32, place: usize) -> u64 {
@@ -60,12 +65,14 @@ pub(super) fn top_p(weights: &mut [f32], p: f32, keys: &mut Vec<u64>) {
     let mut refused = None;
     for large in [true, false] {
         keys.clear();
-        keys.extend(
-            row.iter()
-                .enumerate()
-                .filter(|(_, weight)| (**weight >= floor) == large)
-                .map(|(i, weight)| descending(*weight, i)),
-        );
+        for (block, start) in row.chunks(SKIPPED).zip((0..).step_by(SKIPPED)) {
+            let wanted = |weight: f32| (weight >= floor) == large;
+            // Without a branch for each, so that most of the row is passed at once.
+            if block.iter().fold(false, |any, weight| any | wanted(*weight)) {
+                let found = (start..).zip(block).filter(|(_, weight)| wanted(**weight));
+                keys.extend(found.map(|(i, weight)| descending(*weight, i)));
+            }
+        }
         refused = first_refused(keys, &mut take);
         if refused.is_some() {
             break;
@@ -73,22 +80,18 @@ pub(super) fn top_p(weights: &mut [f32], p: f32, keys: &mut Vec<u64>) {
     }
     // The smaller entries sort after every refused one, so they go as well.
     if let Some(refused) = refused {
-        for (i, weight) in weights.iter_mut().enumerate() {
-            if descending(*weight, i) >= refused {
-                *weight = 0.0;
-            }
-        }
+        let (least, from) = (f32::from_bits(!((refused >> 32) as u32)), place(refused));
+        let (before, after) = weights.split_at_mut(from);
+        before.iter_mut().for_each(|weight| *weight = if *weight < least { 0.0 } else { *weight });
+        after.iter_mut().for_each(|weight| *weight = if *weight <= least { 0.0 } else { *weight });
     }
 }
 
 /// Zeroes weights below `share` of the largest.
 pub(super) fn min_p(weights: &mut [f32], share: f32) {
-    let max = weights.iter().fold(0.0f32, |max, weight| if *weight > max { *weight } else { max });
-    let floor = max * share;
+    let floor = greatest(weights).unwrap_or(0.0) * share;
     for weight in weights {
-        if *weight < floor {
-            *weight = 0.0;
-        }
+        *weight = if *weight < floor { 0.0 } else { *weight };
     }
 }
 

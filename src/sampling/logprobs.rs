@@ -48,10 +48,11 @@ impl Logprobs {
     /// [`ErrorKind::Numerical`](crate::ErrorKind::Numerical) when a logit is NaN or plus infinity, or all are minus infinity.
     pub fn read(&mut self, logits: &[f32]) -> Result<()> {
         self.max = logits[argmax(logits)?];
-        exp_below(logits, 1.0, self.max, &mut self.row);
-        self.log_sum = sum(&self.row).ln();
         self.row.clear();
         self.row.extend_from_slice(logits);
+        exp_below(&mut self.row, 1.0, self.max);
+        self.log_sum = sum(&self.row).ln();
+        self.row.copy_from_slice(logits);
         self.find_top();
         Ok(())
     }

@@ -1,31 +1,44 @@
 //! Logits to probabilities, with the float operations in Candle's order so that the bits are equal.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::exp_below;
+use crate::kernels::{SUM_LANES, divide, exp_below, greatest, running_sum};
 
-/// How many sums Candle's SIMD kernels keep at once (`STEP` of its `cpu/avx.rs` and `cpu/neon.rs`).
-const STEP: usize = 32;
+/// How many logits are compared before a look at whether one of them was it.
+const COMPARED: usize = 64;
 
 /// The index of the largest of `logits`, the first one among equals.
 ///
 /// # Errors
 /// [`ErrorKind::Numerical`] when a logit is NaN or plus infinity, when all are minus infinity, or when there are none.
 pub(super) fn argmax(logits: &[f32]) -> Result<usize> {
-    let max = checked_max(logits)?;
-    logits.iter().position(|logit| *logit == max).ok_or_else(|| bad_row(logits))
+    let max = greatest(logits).ok_or_else(|| bad_row(logits))?;
+    let has = |part: &[f32]| part.iter().fold(false, |has, logit| has | (*logit == max));
+    let part = logits.chunks(COMPARED).position(has).unwrap_or(0) * COMPARED;
+    logits[part..].iter().position(|logit| *logit == max).map(|at| part + at).ok_or_else(|| bad_row(logits))
 }
 
-/// Writes `softmax(logits / temperature)` to `probabilities`.
+/// Replaces `logits` by `softmax(logits / temperature)`.
 ///
 /// Equal in every bit to `candle_nn::ops::softmax_last_dim(&(logits / temperature)?)` on the CPU: Candle divides by
-/// multiplying with the reciprocal rounded to `f32`, subtracts the maximum, and sums with [`sum`]. The exponential is glibc's.
+/// multiplying with the reciprocal rounded to `f32`, subtracts the maximum, and sums with `cpu::vec_sum`. The exponential is
+/// glibc's.
 ///
 /// # Errors
 /// As [`argmax`].
-pub(super) fn softmax(logits: &[f32], temperature: f64, probabilities: &mut Vec<f32>) -> Result<()> {
+pub(super) fn softmax(logits: &mut [f32], temperature: f64) -> Result<()> {
+    let total = powers(logits, temperature)?;
+    divide(logits, total);
+    Ok(())
+}
+
+/// [`softmax`] but for its last step: the probabilities are the new `logits`, each divided by the sum that is returned.
+///
+/// # Errors
+/// As [`argmax`].
+pub(super) fn powers(logits: &mut [f32], temperature: f64) -> Result<f32> {
     let scale = scale(temperature);
     // Scaling by a positive number keeps the order, rounding included, so the scaled maximum is the maximum scaled.
-    let max = checked_max(logits)? * scale;
+    let max = greatest(logits).ok_or_else(|| bad_row(logits))? * scale;
     if !max.is_finite() {
         return Err(Error::new(
             ErrorKind::Numerical,
@@ -35,40 +48,13 @@ pub(super) fn softmax(logits: &[f32], temperature: f64, probabilities: &mut Vec<
             "Set `temperature` to 0 for the likeliest token every time.",
         ));
     }
-    exp_below(logits, scale, max, probabilities);
-    let total = sum(probabilities);
-    for probability in probabilities.iter_mut() {
-        *probability /= total;
-    }
-    Ok(())
+    let sums = exp_below(logits, scale, max);
+    Ok(sum(logits, &sums))
 }
 
 /// The factor that [`softmax`] scales logits with: Candle divides a tensor by `v` by multiplying with `(1 / v) as f32`.
 pub(super) fn scale(temperature: f64) -> f32 {
     (1.0 / temperature) as f32
-}
-
-/// The maximum of a row that is fit to draw from.
-fn checked_max(logits: &[f32]) -> Result<f32> {
-    // Lanes of plain comparisons, which compile to SIMD; a NaN never wins one, so it is looked for separately.
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let mut nan = [false; 16];
-    let (blocks, rest) = logits.as_chunks::<16>();
-    for block in blocks {
-        for ((lane, nan), logit) in lanes.iter_mut().zip(&mut nan).zip(block) {
-            *lane = if *logit > *lane { *logit } else { *lane };
-            *nan |= logit.is_nan();
-        }
-    }
-    let mut max = f32::NEG_INFINITY;
-    for value in lanes.iter().chain(rest) {
-        max = if *value > max { *value } else { max };
-    }
-    if max.is_finite() && !nan.contains(&true) && !rest.iter().any(|logit| logit.is_nan()) {
-        Ok(max)
-    } else {
-        Err(bad_row(logits))
-    }
 }
 
 #[cold]
@@ -92,20 +78,15 @@ fn bad_row(logits: &[f32]) -> Error {
     Error::new(ErrorKind::Numerical, message, hint)
 }
 
-/// The sum of `values` in the order of Candle's `cpu::vec_sum` on this CPU: blocks of 32 into separate lanes, the lanes
-/// folded as its AVX2 or NEON code folds them, then the rest one by one. Without those instructions, one by one.
-fn sum(values: &[f32]) -> f32 {
+/// The sum of `values` in the order of Candle's `cpu::vec_sum` on this CPU: blocks of 32 (`STEP` of its `cpu/avx.rs` and
+/// `cpu/neon.rs`) into separate lanes, whose sums are `lane_sums`, the lanes folded as its AVX2 or NEON code folds them, then the
+/// rest one by one. Without those instructions, one by one.
+fn sum(values: &[f32], lane_sums: &[f32; SUM_LANES]) -> f32 {
     match Lanes::of_this_cpu() {
-        Lanes::One => values.iter().fold(0.0, |sum, value| sum + value),
+        Lanes::One => running_sum(values, 1.0, &mut Vec::new()),
         lanes => {
-            let (blocks, rest) = values.as_chunks::<STEP>();
-            let mut sums = [0.0f32; STEP];
-            for block in blocks {
-                for (sum, value) in sums.iter_mut().zip(block) {
-                    *sum += value;
-                }
-            }
-            rest.iter().fold(lanes.fold(&sums), |sum, value| sum + value)
+            let (_, rest) = values.as_chunks::<SUM_LANES>();
+            rest.iter().fold(lanes.fold(lane_sums), |sum, value| sum + value)
         }
     }
 }
@@ -139,7 +120,7 @@ impl Lanes {
         Self::One
     }
 
-    fn fold(self, sums: &[f32; STEP]) -> f32 {
+    fn fold(self, sums: &[f32; SUM_LANES]) -> f32 {
         // Four partial sums; both instruction sets then add neighbours twice.
         let quarter: [f32; 4] = match self {
             Self::One => return sums.iter().sum(),
@@ -174,8 +155,8 @@ mod tests {
             let tensor = Tensor::from_slice(&logits, logits.len(), &Device::Cpu).unwrap();
             let expected = candle_nn::ops::softmax_last_dim(&(tensor / temperature).unwrap()).unwrap();
             let expected = expected.to_vec1::<f32>().unwrap();
-            let mut actual = Vec::new();
-            softmax(&logits, temperature, &mut actual).unwrap();
+            let mut actual = logits;
+            softmax(&mut actual, temperature).unwrap();
             let bits = |row: &[f32]| row.iter().map(|p| p.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(&actual), bits(&expected));
         }

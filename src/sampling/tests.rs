@@ -149,10 +149,11 @@ fn logits_processor_new_is_matched() {
 /// The ids that `params` leaves to draw from, with the ids' probabilities after a draw of many.
 fn support(params: &SamplingParams, logits: &[f32]) -> Vec<bool> {
     let mut scratch = super::sampler::Scratch::default();
-    let (weights, ids) = super::sampler::weigh(params, logits, &mut scratch).unwrap();
+    let mut row = logits.to_vec();
+    let found = super::sampler::weigh(params, &mut row, &mut scratch).unwrap();
     let mut kept = vec![false; logits.len()];
-    for (place, weight) in weights.iter().enumerate() {
-        let id = ids.map_or(place, |ids| ids[place] as usize);
+    for (place, weight) in found.weights.iter().enumerate() {
+        let id = found.ids.map_or(place, |ids| ids[place] as usize);
         kept[id] = *weight > 0.0;
     }
     kept

@@ -23,19 +23,22 @@ const SHALLOW: usize = 64;
 pub(super) struct Station {
     pub(super) batch: usize,
     pub(super) depth: usize,
-    /// Tokens that each sequence writes; 0 for none.
+    /// Tokens that each sequence writes against the clock; 0 for none.
     pub(super) generate: usize,
     /// Guessed tokens to check at once; 0 for none. Only for one sequence.
     pub(super) verify: usize,
 }
 
 impl Station {
+    /// Tokens that each sequence writes. A pass outside the clock comes before those that are timed.
+    pub(super) fn written(&self) -> usize {
+        if self.generate > 0 { self.generate.saturating_add(1) } else { 0 }
+    }
+
     /// Tokens that a sequence holds in the end.
     fn extent(&self) -> usize {
         let checks = if self.verify > 0 { CHECKS.saturating_mul(self.verify.saturating_add(1)) } else { 0 };
-        // A pass outside the clock comes before those that are timed.
-        let generate = if self.generate > 0 { self.generate.saturating_add(1) } else { 0 };
-        self.depth.saturating_add(generate).saturating_add(checks)
+        self.depth.saturating_add(self.written()).saturating_add(checks)
     }
 }
 

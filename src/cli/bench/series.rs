@@ -66,7 +66,7 @@ impl What {
 
     /// Where the checks of a station are on average.
     fn middle(station: &Station) -> usize {
-        station.depth + station.generate + CHECKS * (station.verify + 1) / 2
+        station.depth + station.written() + CHECKS * (station.verify + 1) / 2
     }
 
     fn json(&self) -> Value {

@@ -8,6 +8,7 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
+use super::expf::{LOW, PARTS, PARTS_PER_E, POLYNOMIAL, SHIFT, TABLE, TO_EXPONENT};
 use super::{Op, Simd};
 
 /// Proof of AVX2, FMA and F16C, and of what `D` needs.
@@ -122,6 +123,35 @@ pub(super) unsafe fn greatest_ymm(a: __m256) -> f32 {
         let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
         let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
         _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
+    })
+}
+
+/// [`super::expf::expf`] of 4 numbers, none of them below [`LOW`].
+#[inline(always)]
+unsafe fn exp_quarter(x: __m128) -> __m128 {
+    let all = |x: f64| safe!(_mm256_set1_pd(x));
+    safe!({
+        let x = _mm256_cvtps_pd(x);
+        let shifted = _mm256_fmadd_pd(x, all(PARTS_PER_E), all(SHIFT));
+        let bits = _mm256_castpd_si256(shifted);
+        let r = _mm256_fmsub_pd(x, all(PARTS_PER_E), _mm256_sub_pd(shifted, all(SHIFT)));
+        let place = _mm256_and_si256(bits, _mm256_set1_epi64x(PARTS as i64 - 1));
+        // The places are inside the table, whose entries have 8 bytes.
+        let entry = _mm256_i64gather_epi64::<8>(TABLE.as_ptr().cast(), place);
+        let power =
+            _mm256_castsi256_pd(_mm256_add_epi64(entry, _mm256_slli_epi64::<{ TO_EXPONENT as i32 }>(bits)));
+        let high = _mm256_fmadd_pd(all(POLYNOMIAL[0]), r, all(POLYNOMIAL[1]));
+        let low = _mm256_fmadd_pd(all(POLYNOMIAL[2]), r, all(1.0));
+        _mm256_cvtpd_ps(_mm256_mul_pd(_mm256_fmadd_pd(high, _mm256_mul_pd(r, r), low), power))
+    })
+}
+
+/// [`super::expf::expf`] of 8 numbers, none of them below [`LOW`].
+#[inline(always)]
+unsafe fn exp_ymm(x: __m256) -> __m256 {
+    safe!({
+        let low = exp_quarter(_mm256_castps256_ps128(x));
+        _mm256_set_m128(exp_quarter(_mm256_extractf128_ps::<1>(x)), low)
     })
 }
 
@@ -431,6 +461,11 @@ impl<D: Dots> Simd for Ymm<D> {
     fn unless_below(self, x: Self::F, limit: Self::F, y: Self::F) -> Self::F {
         let one = |x, limit, y| safe!(_mm256_and_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(x, limit), y));
         [one(x[0], limit[0], y[0]), one(x[1], limit[1], y[1])]
+    }
+    #[inline(always)]
+    fn expf(self, x: Self::F) -> Self::F {
+        let x = self.max(x, self.splat(LOW));
+        both!(exp_ymm, x)
     }
     #[inline(always)]
     fn sum(self, a: Self::F) -> f32 {

@@ -7,6 +7,7 @@
 
 use std::arch::x86_64::*;
 
+use super::expf::{LOW, PARTS, PARTS_PER_E, POLYNOMIAL, SHIFT, TABLE, TO_EXPONENT};
 use super::{LANES, Op, Simd};
 
 /// Proof of AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
@@ -48,6 +49,29 @@ macro_rules! shift {
             _ => $name::<6>($a),
         }
     };
+}
+
+/// [`super::expf::expf`] of 8 numbers, none of them below [`LOW`].
+#[inline(always)]
+unsafe fn exp_half(x: __m256) -> __m256 {
+    let all = |x: f64| safe!(_mm512_set1_pd(x));
+    let eight =
+        |i: usize| memory!(_mm512_castsi512_pd(_mm512_loadu_si512(TABLE[8 * i..8 * i + 8].as_ptr().cast())));
+    safe!({
+        let x = _mm512_cvtps_pd(x);
+        let shifted = _mm512_fmadd_pd(x, all(PARTS_PER_E), all(SHIFT));
+        let bits = _mm512_castpd_si512(shifted);
+        let r = _mm512_fmsub_pd(x, all(PARTS_PER_E), _mm512_sub_pd(shifted, all(SHIFT)));
+        // A permutation looks at the four lowest bits of an index.
+        let low = _mm512_permutex2var_pd(eight(0), bits, eight(1));
+        let high = _mm512_permutex2var_pd(eight(2), bits, eight(3));
+        let is_high = _mm512_test_epi64_mask(bits, _mm512_set1_epi64(PARTS as i64 / 2));
+        let entry = _mm512_castpd_si512(_mm512_mask_mov_pd(low, is_high, high));
+        let power = _mm512_castsi512_pd(_mm512_add_epi64(entry, _mm512_slli_epi64::<TO_EXPONENT>(bits)));
+        let high = _mm512_fmadd_pd(all(POLYNOMIAL[0]), r, all(POLYNOMIAL[1]));
+        let low = _mm512_fmadd_pd(all(POLYNOMIAL[2]), r, all(1.0));
+        _mm512_cvtpd_ps(_mm512_mul_pd(_mm512_fmadd_pd(high, _mm512_mul_pd(r, r), low), power))
+    })
 }
 
 impl Simd for Avx512 {
@@ -170,6 +194,16 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn unless_below(self, x: __m512, limit: __m512, y: __m512) -> __m512 {
         safe!(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), y))
+    }
+    #[inline(always)]
+    fn expf(self, x: __m512) -> __m512 {
+        let x = self.max(x, self.splat(LOW));
+        safe!({
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x)));
+            let low = _mm512_castps256_ps512(exp_half(_mm512_castps512_ps256(x)));
+            let high = _mm256_castps_pd(exp_half(high));
+            _mm512_castpd_ps(_mm512_insertf64x4::<1>(_mm512_castps_pd(low), high))
+        })
     }
     #[inline(always)]
     fn sum(self, a: __m512) -> f32 {

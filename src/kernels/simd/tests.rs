@@ -83,6 +83,8 @@ impl Op for Everything<'_> {
                 s.first(x.n, a, b),
                 s.unless_below(a, b, c),
                 s.unless_below(s.splat(f32::NAN), b, c),
+                s.expf(s.min(a, s.splat(0.0))),
+                s.expf(s.splat(f32::NAN)),
                 load_some(s, &x.floats[0][..x.n]),
                 s.splat(s.sum(a)),
                 s.splat(s.greatest(a)),

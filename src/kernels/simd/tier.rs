@@ -1,6 +1,8 @@
 //! From a tier found at run time to code compiled for it.
 
-use super::super::isa::Isa;
+use std::sync::LazyLock;
+
+use super::super::isa::{CpuInfo, Isa};
 use super::{Simd, scalar};
 use crate::error::Result;
 
@@ -81,5 +83,15 @@ pub(crate) fn dispatch<O: Op>(tier: Tier, op: O) -> O::Out {
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => unsafe { super::neon::run(op) },
         _ => op.run(scalar::Scalar),
+    }
+}
+
+/// Runs `op` with the best instructions of this CPU, or those that the environment names. What the environment names and the CPU
+/// lacks is refused where the model is loaded; here it is plain Rust.
+pub(crate) fn dispatch_best<O: Op>(op: O) -> O::Out {
+    static BEST: LazyLock<Option<Tier>> = LazyLock::new(|| Tier::new(CpuInfo::detect().ok()?.tier).ok());
+    match *BEST {
+        Some(tier) => dispatch(tier, op),
+        None => op.run(scalar::Scalar),
     }
 }
