@@ -388,6 +388,7 @@ def test_a_readme_without_marks_is_an_error(tmp_path: Path) -> None:
 def test_a_record_comes_back_from_its_file(found: record.Record, tmp_path: Path) -> None:
     for name in ("2026-01-02-cpu.json", "2026-03-04-cpu.json", "2025-12-31-cpu.json"):
         found.write(tmp_path / name)
+    (tmp_path / "accuracy.json").write_text("{}")
     newest = record.newest(tmp_path)
     assert newest is not None
     assert newest.name == "2026-03-04-cpu.json"

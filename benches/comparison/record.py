@@ -183,5 +183,5 @@ def show(value: float, unit: str) -> str:
 
 
 def newest(folder: Path = FOLDER) -> Path | None:
-    """The newest record there, by the date in its name."""
-    return max(folder.glob("*.json"), default=None, key=lambda path: path.name)
+    """The newest record there, by the date that its name begins with; other kinds of record have other names."""
+    return max(folder.glob("[0-9]*.json"), default=None, key=lambda path: path.name)
