@@ -4,7 +4,8 @@ Three comparisons, with their record in `benches/record/accuracy.json` and the p
 
 * small models of random weights in the proportions of each model of the family, in several types of weights, and
   SmolLM2-135M: every engine's logits against the float64 reference of the tests;
-* greedy answers of SmolLM2-135M, phicandle's beside llama.cpp's;
+* greedy answers of SmolLM2-135M, phicandle's beside llama.cpp's: to prompts that leave the model little choice, and
+  to open questions;
 * the perplexity of SmolLM2-135M on this repository's own prose, phicandle's beside llama.cpp's.
 
 Needs NumPy, the installed package, cargo to build `examples/logits.rs`, and llama-cpp-python in the environment that
@@ -20,6 +21,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,25 @@ MODELS: dict[str, dict[str, Any]] = {
     "Phi-4-mini": {**GROUPED, "rope_dim": 24, "tied": True, "scaling": "longrope", "context": 2**17},
     "Phi-4, llamafied": {**GROUPED, "arch": "llama"},
 }  # fmt: skip
+#: Prompts that leave little choice, and whether each is text for the model as it stands. Of 45 that were tried with
+#: phicandle alone, the best token leads everywhere by most in the answers to these: 0.28 at least. None was tried with
+#: llama.cpp before.
+DECIDED = (
+    ("10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120,", True),
+    ("1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,", True),
+    ("A, B, C, A, B, C, A, B, C, A, B,", True),
+    ("0 1 0 1 0 1 0 1 0 1 0 1 0 1 0 1", True),
+    (
+        "January, February, March, April, May, June, July, August, September, October, November, December, "
+        "January, February,",
+        True,
+    ),
+    ("What are the first twenty prime numbers?", False),
+    ("Write the numbers from 100 down to 80.", False),
+    ("Write the numbers from 1 to 30, each on a line of its own.", False),
+    ("I will not talk in class.\nI will not talk in class.\nI will not talk in class.\n", True),
+    ("Count from 1 to 40, separated by commas.", False),
+)
 QUESTIONS = (
     "What is the capital of France?",
     "Explain in two sentences why the sky is blue.",
@@ -138,32 +159,36 @@ class Measurer:
                 figures[name] = {"nmse": nmse(rows, expected), "top1": agreed}
         return figures
 
-    def greedy(self, path: Path) -> list[dict[str, Any]]:
-        """Both answers to each question, and where they part."""
+    def greedy(self, path: Path, questions: Sequence[tuple[str, bool]]) -> list[dict[str, Any]]:
+        """Both answers to each question, the least lead of the best token in phicandle's, and where they part."""
         with Generator(path, context_length=512) as generator:
+            tokenizer = generator.tokenizer
             prompts = [
-                generator.tokenizer.apply_chat_template(
+                tokenizer.encode(text)
+                if raw
+                else tokenizer.apply_chat_template(
                     [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True
                 )
-                for text in QUESTIONS
+                for text, raw in questions
             ]
             said = [
                 generator.generate(
                     prompt, temperature=0, repeat_penalty=1.0, max_tokens=WRITTEN, ignore_eos=True, logprobs=2
                 ).logprobs
+                or ()
                 for prompt in prompts
             ]
         answers = self.answer(self.ask(path, "greedy", 512, prompts=prompts, tokens=WRITTEN))
         results = []
-        for text, ours, theirs in zip(QUESTIONS, said, answers, strict=True):
-            pairs = enumerate(zip(ours or (), theirs, strict=True))
+        for (text, _), ours, theirs in zip(questions, said, answers, strict=True):
+            pairs = enumerate(zip(ours, theirs, strict=True))
             apart = next((place for place, (our, their) in pairs if our.token_id != their[0]), None)
-            result: dict[str, Any] = {"question": text, "equal": apart is None}
-            if apart is not None and ours:
-                first, second = ours[apart].top
+            gaps = [token.top[0].logprob - token.top[1].logprob for token in ours]
+            result: dict[str, Any] = {"question": text, "equal": apart is None, "least_gap": min(gaps)}
+            if apart is not None:
                 result |= {
                     "place": apart,
-                    "phicandle_gap": first.logprob - second.logprob,
+                    "phicandle_gap": gaps[apart],
                     "llama_gap": theirs[apart][1] - theirs[apart][3],
                 }
             results.append(result)
@@ -214,7 +239,8 @@ def measure(llama: Path, threads: int) -> dict[str, Any]:
     return {
         "llama.cpp": next(peer.requirement for peer in peers.PEERS if peer.folder == "llama-cpp"),
         "table": table,
-        "greedy": measurer.greedy(path),
+        "decided": measurer.greedy(path, DECIDED),
+        "greedy": measurer.greedy(path, [(question, False) for question in QUESTIONS]),
         "perplexity": measurer.perplexity(path),
     }
 
