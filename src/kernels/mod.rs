@@ -29,7 +29,7 @@ mod worker;
 
 pub(crate) use attention::{AttentionPlan, Heads, KV_BLOCK, KvCache, KvShape, Rows, Run, Spare};
 pub(crate) use matmul::{
-    Activations, Copied, Forms, Gelu, Matrix, Memory, Norm, Picked, Then, family, is_weight,
+    Activations, Copied, Forms, Gelu, Matrix, Memory, Norm, Picked, RowSource, Then, family, is_weight,
 };
 pub(crate) use norm::NormKind;
 pub(crate) use rope::{Pairs, Rope, Rotation, Stretch, long_rope_magnitude};

@@ -22,4 +22,4 @@ pub(crate) use acts::{Activations, Forms};
 pub(crate) use format::{family, is_weight};
 pub(crate) use matrix::{Matrix, Memory};
 pub(crate) use product::Then;
-pub(crate) use source::{Copied, Gelu, Norm, Picked};
+pub(crate) use source::{Copied, Gelu, Norm, Picked, RowSource};

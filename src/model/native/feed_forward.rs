@@ -3,7 +3,7 @@
 use super::room::Room;
 use super::step::{Halt, Step};
 use super::weights::{Expert, Feed, Linear, NormWeights};
-use crate::kernels::{Copied, Gelu, Then};
+use crate::kernels::{Activations, Copied, Gelu, RowSource, Then};
 
 impl Step<'_> {
     /// From what attention gave to what the next layer gets.
@@ -26,25 +26,36 @@ impl Step<'_> {
         }
     }
 
-    /// SwiGLU (arXiv 2002.05202).
     fn gated(&self, room: &mut Room, norm: &NormWeights, expert: &Expert) -> Result<(), Halt> {
+        let Room { x, embd_acts, hidden, feed_acts, .. } = room;
+        let rows = x.len() / norm.weight.len();
+        self.swiglu(&norm.of(x, self.norms), rows, expert, [embd_acts, feed_acts], hidden)?;
+        self.add(&expert.down, feed_acts, x)
+    }
+
+    /// SwiGLU (arXiv 2002.05202) of `rows` rows of `source`, up to what the last matrix multiplies: `feed_acts`. `embd_acts` and
+    /// `hidden` are room for what comes before.
+    pub(super) fn swiglu(
+        &self,
+        source: &impl RowSource,
+        rows: usize,
+        expert: &Expert,
+        [embd_acts, feed_acts]: [&mut Activations; 2],
+        hidden: &mut Vec<f32>,
+    ) -> Result<(), Halt> {
         self.check()?;
         let Expert { gate, up, down } = expert;
-        let (k, width) = (norm.weight.len(), gate.matrix.rows());
-        let rows = room.x.len() / k;
-        let forms = gate.forms().with(up.matrix.family());
-        self.compute.quantise(&norm.of(&room.x, self.norms), rows, k, forms, &mut room.embd_acts)?;
-        room.hidden.resize(rows * width, 0.0);
+        let (k, width) = (gate.matrix.k(), gate.matrix.rows());
+        self.compute.quantise(source, rows, k, gate.forms().with(up.matrix.family()), embd_acts)?;
+        hidden.resize(rows * width, 0.0);
         self.compute.gated(
             [&gate.matrix, &up.matrix],
             [gate.bias.as_deref(), up.bias.as_deref()],
-            &room.embd_acts,
-            &mut room.hidden,
+            embd_acts,
+            hidden,
         )?;
         self.check()?;
-        let hidden = Copied { values: &room.hidden };
-        self.compute.quantise(&hidden, rows, width, down.forms(), &mut room.feed_acts)?;
-        self.add(down, &room.feed_acts, &mut room.x)
+        Ok(self.compute.quantise(&Copied { values: hidden }, rows, width, down.forms(), feed_acts)?)
     }
 
     /// The first half of a block beside attention: as attention's norm gives it, to the inner width.

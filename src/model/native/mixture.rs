@@ -3,7 +3,7 @@
 use super::room::Room;
 use super::step::{Halt, Step};
 use super::weights::{Expert, NormWeights};
-use crate::kernels::{Choice, Copied, Forms, Matrix, Picked, Then};
+use crate::kernels::{Choice, Forms, Matrix, Picked, Then};
 
 /// The tokens of one expert.
 #[derive(Default)]
@@ -67,24 +67,12 @@ impl Step<'_> {
         expert: &Expert,
         share: &Share,
     ) -> Result<(), Halt> {
-        self.check()?;
-        let Expert { gate, up, down } = expert;
-        let (k, width, rows) = (norm.weight.len(), gate.matrix.rows(), share.rows.len());
-        let forms = gate.forms().with(up.matrix.family());
-        let picked = Picked { source: &norm.of(&room.x, self.norms), rows: &share.rows };
-        self.compute.quantise(&picked, rows, k, forms, &mut room.embd_acts)?;
-        room.hidden.resize(rows * width, 0.0);
-        self.compute.gated(
-            [&gate.matrix, &up.matrix],
-            [gate.bias.as_deref(), up.bias.as_deref()],
-            &room.embd_acts,
-            &mut room.hidden,
-        )?;
-        self.check()?;
-        let hidden = Copied { values: &room.hidden };
-        self.compute.quantise(&hidden, rows, width, down.forms(), &mut room.feed_acts)?;
-        room.expert.resize(rows * k, 0.0);
-        Ok(self.compute.matmul(&[&down.matrix], &room.feed_acts, Then::Store, &mut room.expert)?)
+        let Room { x, embd_acts, hidden, feed_acts, expert: out, .. } = room;
+        let rows = share.rows.len();
+        let picked = Picked { source: &norm.of(x, self.norms), rows: &share.rows };
+        self.swiglu(&picked, rows, expert, [embd_acts, feed_acts], hidden)?;
+        out.resize(rows * norm.weight.len(), 0.0);
+        Ok(self.compute.matmul(&[&expert.down.matrix], feed_acts, Then::Store, out)?)
     }
 }
 
