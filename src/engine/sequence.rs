@@ -12,12 +12,9 @@ use super::stats::{Clock, Usage};
 use super::stop::StopMatcher;
 use super::ticket::Ticket;
 use crate::error::{Error, Result};
-use crate::model::{Factors, Limits, Run};
+use crate::model::{Factors, KV_BLOCK, Limits, Run};
 use crate::sampling::{Logprobs, Sampler, SamplingParams, TokenLogprob};
 use crate::tokenizer::{TokenStream, Tokenizer};
-
-/// Tokens for which a backend takes memory at a time.
-const KV_BLOCK: usize = 64;
 
 /// Tokens with what the model said of them, where that was asked for.
 struct Noted {

@@ -486,16 +486,25 @@ fn scheduler(kv_tokens: usize, prompts: &[usize]) -> (Scheduler, Vec<EventStream
         kept_tokens: None,
         rewinds: true,
     };
+    let params = SamplingParams { max_tokens: Some(8), ..SamplingParams::default() };
+    waiting(limits, prompts.iter().map(|&length| (length, params.clone())))
+}
+
+/// A scheduler with a waiting sequence for each prompt length and its parameters, and the ends of their streams.
+fn waiting(
+    limits: Limits,
+    requests: impl IntoIterator<Item = (usize, SamplingParams)>,
+) -> (Scheduler, Vec<EventStream>) {
     let mut scheduler = Scheduler::new(limits);
     let (tokenizer, taken) = (Arc::new(tokenizer()), Arc::<AtomicUsize>::default());
     let mut streams = Vec::new();
-    for &length in prompts {
+    for (length, params) in requests {
         let (events, stream) = event::channel();
         streams.push(stream);
         scheduler.push(Sequence::new(Start {
             prompt: vec![0; length],
             scores: None,
-            params: SamplingParams { max_tokens: Some(8), ..SamplingParams::default() },
+            params,
             seed: 0,
             end_of_turn: BTreeSet::new(),
             tokenizer: Arc::clone(&tokenizer),

@@ -7,6 +7,8 @@ mod memory;
 pub mod native;
 mod storage;
 
+/// Tokens for whose keys and values memory is taken at a time.
+pub(crate) use crate::kernels::KV_BLOCK;
 pub use crate::kernels::{Factors, KvDtype};
 pub use batch::{Batch, LOGIT_ROWS, Logits, Run};
 pub use candle::CandleBackend;

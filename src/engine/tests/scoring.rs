@@ -197,25 +197,11 @@ fn a_pass_has_no_more_rows_than_there_is_memory_for() {
         kept_tokens: None,
         rewinds: true,
     };
-    let mut scheduler = Scheduler::new(limits);
-    let (tokenizer, taken) = (Arc::new(tokenizer()), Arc::<AtomicUsize>::default());
-    let mut streams = Vec::new();
-    for (length, prompt_logprobs) in [(100, Some(0)), (40, Some(0)), (300, None)] {
-        let (events, stream) = event::channel();
-        streams.push(stream);
-        scheduler.push(Sequence::new(Start {
-            prompt: vec![0; length],
-            params: SamplingParams { prompt_logprobs, max_tokens: Some(8), ..SamplingParams::default() },
-            scores: None,
-            seed: 0,
-            end_of_turn: BTreeSet::new(),
-            tokenizer: Arc::clone(&tokenizer),
-            limits,
-            load: Duration::ZERO,
-            events,
-            ticket: Ticket::take(&taken, 100).unwrap(),
-        }));
-    }
+    let requests = [(100, Some(0)), (40, Some(0)), (300, None)].map(|(length, prompt_logprobs)| {
+        let params = SamplingParams { prompt_logprobs, max_tokens: Some(8), ..SamplingParams::default() };
+        (length, params)
+    });
+    let (mut scheduler, _streams) = waiting(limits, requests);
     scheduler.admit();
     let batch = scheduler.plan();
     let pieces: Vec<_> = batch.runs.iter().map(|run| (run.tokens.len(), run.logit_rows())).collect();
