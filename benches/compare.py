@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+# The tests fetch SmolLM2 too, and keep it in the same place.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 from comparison import machine, peers, points, record, tables
 from comparison.points import MEASURES, POINTS, Measure

