@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import _phicandle
+from .errors import ForkError
 from .info import EngineStats, MemoryPlan, model_info
 from .params import resolve
 from .prompt import prepare
@@ -148,13 +149,17 @@ class Generator:
             "progress": progress,
         }
         self._recipe = full(given, aliases, _defaults(), "Generator")
-        self._wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaker] | None = None
-        self._raw = _phicandle.RawGenerator.load(options(self._recipe), callback(self._recipe["progress"]))
+        self._begin(_phicandle.RawGenerator.load(options(self._recipe), callback(self._recipe["progress"])))
         self._info = model_info(self._raw.info())
         # Imported here: a process without a generator needs no exit hook.
         from .at_exit import watch
 
         watch(self)
+
+    def _begin(self, raw: _phicandle.RawGenerator) -> None:
+        self._raw = raw
+        self._info: ModelInfo | None = None
+        self._wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaker] | None = None
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None, /, **overrides: Unpack[SamplingOverrides]
@@ -394,7 +399,7 @@ class Generator:
             (1, True)
         """
         parts = TextScore(
-            self._raw.tokenizer(), self._info.context_length, text, stride, window, bos, timeout
+            self._raw.tokenizer(), self.info.context_length, text, stride, window, bos, timeout
         )
         for request in parts.requests():
             raw = self._raw.score(*request)
@@ -437,7 +442,7 @@ class Generator:
 
         waker = self._waker()
         parts = TextScore(
-            self._raw.tokenizer(), self._info.context_length, text, stride, window, bos, timeout
+            self._raw.tokenizer(), self.info.context_length, text, stride, window, bos, timeout
         )
         for request in parts.requests():
             raw = self._raw.score(*request)
@@ -456,8 +461,8 @@ class Generator:
             >>> generator.close()
         """
         self._raw.close()
-        for waker in list((self._wakers or {}).values()):
-            waker.close()
+        for loop, waker in list((self._wakers or {}).items()):
+            waker.close_in(loop)
 
     @staticmethod
     def estimate(
@@ -538,6 +543,8 @@ class Generator:
     @property
     def info(self) -> ModelInfo:
         """What was loaded, and how."""
+        if self._info is None:
+            self._info = model_info(self._raw.info())
         return self._info
 
     @property
@@ -557,6 +564,8 @@ class Generator:
         return _rebuild, (type(self), self._recipe)
 
     def __repr__(self) -> str:
+        if self._info is None:
+            return "<phicandle.Generator of the parent process>"
         state = ", closed" if self._raw.is_closed() else ""
         return f"<phicandle.Generator {self._info.name!r}, context {self._info.context_length}{state}>"
 
@@ -587,4 +596,12 @@ def _defaults() -> dict[str, Any]:
 
 
 def _rebuild(cls: type[Generator], recipe: dict[str, Any]) -> Generator:
-    return cls(**recipe)
+    try:
+        return cls(**recipe)
+    except ForkError:
+        # An object that cannot be unpickled ends the worker of a pool, and the pool waits for its answer for ever. So the
+        # error comes with the first use, in the task.
+        generator = cls.__new__(cls)
+        generator._recipe = recipe
+        generator._begin(_phicandle.RawGenerator.of_parent())
+        return generator
