@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from . import _phicandle
+from .chunk import Chunk
 from .completion import read
-from .stream import chunk_of, finished, seconds, timed_out
+from .stream import chunk_of, finished, seconds, shown, timed_out
 from .waker import LoopWaker
 
 TYPE_CHECKING = False
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from .chunk import Chunk
     from .completion import Completion
-    from .generator import Generator
+    from .loaded import Loaded
 
 
 class AsyncStream:
@@ -40,7 +40,7 @@ class AsyncStream:
 
     __slots__ = ("__weakref__", "_closed", "_generator", "_key", "_raw", "_waker")
 
-    def __init__(self, generator: Generator, raw: _phicandle.RawStream, waker: LoopWaker) -> None:
+    def __init__(self, generator: Loaded, raw: _phicandle.RawStream, waker: LoopWaker) -> None:
         self._generator = generator
         self._raw = raw
         self._waker = waker
@@ -65,7 +65,17 @@ class AsyncStream:
         """
         if self._closed:
             raise StopAsyncIteration
-        chunk = chunk_of(self._raw, await self._event(), self._generator.info.name)
+        # Between two chunks the other tasks have their turn, also when the answer is ahead of its reader.
+        await asyncio.sleep(0)
+        self._raw.until_end(False)
+        while (event := self._raw.next(0.0))[0] == _phicandle.PENDING:
+            await self._news()
+            self._raw.until_end(False)
+        if event[0] == _phicandle.CHUNK and event[3] is None:
+            return Chunk(event[1], event[2])
+        if event[0] != _phicandle.CHUNK:
+            self._waker.forget(self._key)
+        chunk = chunk_of(self._raw, event, self._generator.info.name)
         if chunk is None:
             raise StopAsyncIteration
         return chunk
@@ -112,12 +122,16 @@ class AsyncStream:
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + seconds(timeout)
         model = self._generator.info.name
+        # The other tasks have their turn, also when the answer is there.
+        await asyncio.sleep(0)
         while True:
-            event = await self._event(end)
-            if event[0] == _phicandle.PENDING:
-                raise timed_out(timeout, read(self._raw, model))
-            if event[0] in (_phicandle.LAST, _phicandle.END):
+            # A task that iterates meanwhile has to be told of every chunk, and so is this one then.
+            self._raw.until_end(not self._waker.is_awaited(self._key))
+            if self._raw.rest(0.0) != _phicandle.PENDING:
+                self._waker.forget(self._key)
                 return finished(self._raw, model)
+            if not await self._news(end):
+                raise timed_out(timeout, read(self._raw, model))
 
     def partial(self) -> Completion:
         """Returns what has been taken from the stream so far, without waiting.
@@ -141,26 +155,19 @@ class AsyncStream:
         )
 
     def __repr__(self) -> str:
-        state = "done" if self.done else "closed" if self._closed else "running"
-        return f"<phicandle.AsyncStream {state}, {len(self.text)} characters>"
+        return shown("AsyncStream", self._raw, closed=self._closed)
 
-    async def _event(self, end: float | None = None) -> _phicandle._Event:
-        # Between two chunks the other tasks have their turn, also when the answer is ahead of its reader.
-        await asyncio.sleep(0)
-        while True:
-            event = self._raw.next(0.0)
-            if event[0] != _phicandle.PENDING:
-                if event[0] != _phicandle.CHUNK:
-                    self._waker.forget(self._key)
-                return event
-            try:
-                if end is None:
-                    await self._waker.wait(self._key)
-                else:
-                    left = end - asyncio.get_running_loop().time()
-                    await asyncio.wait_for(self._waker.wait(self._key), max(0.0, left))
-            except asyncio.TimeoutError:
-                return event
-            except asyncio.CancelledError:
-                self._raw.cancel()
-                raise
+    async def _news(self, end: float | None = None) -> bool:
+        """Waits until there may be news of the answer; false when the loop's clock is past `end` before that."""
+        try:
+            if end is None:
+                await self._waker.wait(self._key)
+            else:
+                left = end - asyncio.get_running_loop().time()
+                await asyncio.wait_for(self._waker.wait(self._key), max(0.0, left))
+        except asyncio.TimeoutError:
+            return False
+        except asyncio.CancelledError:
+            self._raw.cancel()
+            raise
+        return True

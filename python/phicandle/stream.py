@@ -6,7 +6,7 @@ from . import _phicandle
 from .arguments import number, wrong
 from .chunk import Chunk
 from .completion import read
-from .errors import GenerationCancelled, GenerationTimeout
+from .errors import ForkError, GenerationCancelled, GenerationTimeout
 from .likelihood import token_logprobs
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .completion import Completion
-    from .generator import Generator
+    from .loaded import Loaded
 
 
 class Stream:
@@ -38,7 +38,7 @@ class Stream:
 
     __slots__ = ("__weakref__", "_closed", "_generator", "_raw")
 
-    def __init__(self, generator: Generator, raw: _phicandle.RawStream) -> None:
+    def __init__(self, generator: Loaded, raw: _phicandle.RawStream) -> None:
         # The generator stays alive as long as its stream: `for chunk in Generator().stream(...)` depends on it.
         self._generator = generator
         self._raw = raw
@@ -61,7 +61,11 @@ class Stream:
         """
         if self._closed:
             raise StopIteration
-        chunk = chunk_of(self._raw, self._raw.next(None), self._generator.info.name)
+        event = self._raw.next(None)
+        if event[0] == _phicandle.CHUNK and event[3] is None:
+            # Nearly all of them, so without a call more: after a pass of a large model nothing is left in a cache.
+            return Chunk(event[1], event[2])
+        chunk = chunk_of(self._raw, event, self._generator.info.name)
         if chunk is None:
             raise StopIteration
         return chunk
@@ -103,16 +107,11 @@ class Stream:
             GenerationCancelled: The generator was closed.
             PhicandleError: The answer failed, as the error says.
         """
-        import time
-
-        end = None if timeout is None else time.monotonic() + seconds(timeout)
+        kind = self._raw.rest(None if timeout is None else seconds(timeout))
         model = self._generator.info.name
-        while True:
-            event = self._raw.next(None if end is None else max(0.0, end - time.monotonic()))
-            if event[0] == _phicandle.PENDING:
-                raise timed_out(timeout, read(self._raw, model))
-            if event[0] in (_phicandle.LAST, _phicandle.END):
-                return finished(self._raw, model)
+        if kind == _phicandle.PENDING:
+            raise timed_out(timeout, read(self._raw, model))
+        return finished(self._raw, model)
 
     def partial(self) -> Completion:
         """Returns what has been taken from the stream so far, without waiting.
@@ -134,8 +133,16 @@ class Stream:
         raise TypeError("A Stream cannot be pickled: it is work in progress in this process. Send its text.")
 
     def __repr__(self) -> str:
-        state = "done" if self.done else "closed" if self._closed else "running"
-        return f"<phicandle.Stream {state}, {len(self.text)} characters>"
+        return shown("Stream", self._raw, closed=self._closed)
+
+
+def shown(name: str, raw: _phicandle.RawStream, *, closed: bool) -> str:
+    """Returns how a stream shows itself; in a forked child too, where nothing else may be asked of it."""
+    try:
+        state = "done" if raw.done() else "closed" if closed else "running"
+        return f"<phicandle.{name} {state}, {len(raw.written()[0])} characters>"
+    except ForkError:
+        return f"<phicandle.{name} of the parent process>"
 
 
 def chunk_of(raw: _phicandle.RawStream, event: _phicandle._Event, model: str) -> Chunk | None:

@@ -33,6 +33,10 @@ class LoopWaker:
         self._keys += 1
         return self._keys
 
+    def is_awaited(self, key: int) -> bool:
+        """Whether a task waits for the stream `key`."""
+        return key in self._waiting
+
     def forget(self, key: int) -> None:
         """Drops what is kept about a stream that has ended."""
         self._ready.discard(key)

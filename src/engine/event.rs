@@ -100,8 +100,8 @@ pub enum Poll {
     End,
 }
 
-/// Called after each event, from the worker's thread. It must not block.
-pub type Waker = Box<dyn Fn() + Send + Sync>;
+/// Called after each event, from the worker's thread, with whether it is the last. It must not block.
+pub type Waker = Box<dyn Fn(bool) + Send + Sync>;
 
 #[derive(Default)]
 struct Queue {
@@ -125,14 +125,14 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whoever has to know of what is new; `waiting` are the threads that waited when it came.
-    fn wake(&self, waiting: usize) {
+    /// Tells whoever has to know of what is new, which may be the `last`; `waiting` are the threads that waited when it came.
+    fn wake(&self, waiting: usize, last: bool) {
         // Even in vain, it is a system call.
         if waiting > 0 {
             self.ready.notify_all();
         }
         if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
-            waker();
+            waker(last);
         }
     }
 }
@@ -183,13 +183,13 @@ impl EventStream {
     /// Sets what is called after each event, for a reader that cannot wait.
     pub fn on_event(&self, waker: Waker) {
         *self.shared.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
-        let due = {
+        let (due, last) = {
             let queue = self.shared.queue();
-            queue.ended || !queue.events.is_empty()
+            (queue.ended || !queue.events.is_empty(), queue.ended)
         };
         if due {
             // Threads that wait were told when the events came.
-            self.shared.wake(0);
+            self.shared.wake(0, last);
         }
     }
 }
@@ -213,7 +213,7 @@ impl EventSender {
             queue.events.push_back(Event::Chunk(chunk));
             queue.waiting
         };
-        self.shared.wake(waiting);
+        self.shared.wake(waiting, false);
     }
 
     /// Sends the last event.
@@ -227,7 +227,7 @@ impl EventSender {
             queue.ended = true;
             queue.waiting
         };
-        self.shared.wake(waiting);
+        self.shared.wake(waiting, true);
     }
 }
 
@@ -291,12 +291,19 @@ mod tests {
     }
 
     #[test]
-    fn a_late_waker_is_told_of_waiting_events() {
+    fn a_waker_is_told_of_waiting_events_and_of_the_last_one() {
         let (sender, stream) = channel();
-        sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1], logprobs: None });
-        let calls = Arc::new(AtomicBool::new(false));
+        let chunk = || Chunk { text: "a".to_owned(), token_ids: vec![1], logprobs: None };
+        sender.chunk(chunk());
+        let calls = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&calls);
-        stream.on_event(Box::new(move || seen.store(true, Ordering::SeqCst)));
-        assert!(calls.load(Ordering::SeqCst));
+        stream.on_event(Box::new(move |last| seen.lock().unwrap().push(last)));
+        assert_eq!(*calls.lock().unwrap(), [false], "it came late");
+        sender.chunk(chunk());
+        drop(sender);
+        assert_eq!(*calls.lock().unwrap(), [false, false, true]);
+        let seen = Arc::clone(&calls);
+        stream.on_event(Box::new(move |last| seen.lock().unwrap().push(last)));
+        assert_eq!(*calls.lock().unwrap(), [false, false, true, true], "it came after the end");
     }
 }
