@@ -12,12 +12,16 @@ from .waker import LoopWaker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+    from typing import TypeVar
 
     from typing_extensions import Self
 
     from .completion import Completion
     from .loaded import Loaded
+
+    T = TypeVar("T")
 
 
 class AsyncStream:
@@ -68,7 +72,7 @@ class AsyncStream:
         # Between two chunks the other tasks have their turn, also when the answer is ahead of its reader.
         await asyncio.sleep(0)
         self._raw.until_end(False)
-        while (event := self._raw.next(0.0))[0] == _phicandle.PENDING:
+        while (event := await look(self._raw.next))[0] == _phicandle.PENDING:
             await self._news()
             self._raw.until_end(False)
         if event[0] == _phicandle.CHUNK and event[3] is None:
@@ -127,7 +131,7 @@ class AsyncStream:
         while True:
             # A task that iterates meanwhile has to be told of every chunk, and so is this one then.
             self._raw.until_end(not self._waker.is_awaited(self._key))
-            if self._raw.rest(0.0) != _phicandle.PENDING:
+            if await look(self._raw.rest) != _phicandle.PENDING:
                 self._waker.forget(self._key)
                 return finished(self._raw, model)
             if not await self._news(end):
@@ -171,3 +175,16 @@ class AsyncStream:
             self._raw.cancel()
             raise
         return True
+
+
+async def look(door: Callable[[float], T]) -> T:
+    """Looks through a door of the native stream without waiting.
+
+    At the end of the interpreter a door ends the thread that passes through it. To a thread with an event loop the loop
+    belongs, and its other tasks: there only this one stops, waiting for what does not come any more.
+    """
+    try:
+        return door(0.0)
+    except SystemExit:
+        await asyncio.get_running_loop().create_future()
+        raise
