@@ -47,6 +47,10 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
         "--phicandle", type=Path, metavar="PYTHON", help="one that has phicandle (default: this)"
     )
     parser.add_argument("--llama", type=Path, metavar="PYTHON", help="one that has llama-cpp-python")
+    parser.add_argument("--install", action="store_true", help="install llama-cpp-python if it is not there")
+    parser.add_argument(
+        "--jobs", type=int, default=machine.threads(), metavar="N", help="compilers at a time"
+    )
     parser.add_argument(
         "--record", type=Path, metavar="JSON", help="where the record goes, the chart beside it"
     )
