@@ -8,11 +8,13 @@ mod activation;
 #[cfg_attr(kernels_alone, path = "../../tests/kernels/src/arena.rs")]
 mod arena;
 mod attention;
+mod budget;
 mod compute;
 mod cpus;
 mod disjoint;
 mod exp;
 mod isa;
+mod lane;
 mod limits;
 mod matmul;
 mod norm;
@@ -25,6 +27,7 @@ mod running_sum;
 mod scratch;
 mod simd;
 mod softmax;
+mod turn;
 mod worker;
 
 pub(crate) use attention::{AttentionPlan, Heads, KV_BLOCK, KvCache, KvShape, Rows, Run, Spare};

@@ -45,7 +45,10 @@ impl Pass {
         if batch.runs.is_empty() {
             return Ok(true);
         }
-        match self.try_run(batch, slots, logits, stop) {
+        let outcome = self.try_run(batch, slots, logits, stop);
+        // What comes between two passes is short, but not as short as what comes between two operations.
+        self.compute.pool.rest();
+        match outcome {
             Ok(()) => Ok(true),
             Err(Halt::Stopped) => Ok(false),
             Err(Halt::Failed(error)) => Err(error),
