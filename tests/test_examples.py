@@ -37,6 +37,7 @@ def test_every_public_name_has_an_example() -> None:
             assert ">>>" in document, name
         if not inspect.isclass(value) or issubclass(value, Exception):
             continue
-        for member in vars(value):
+        ours = [vars(base) for base in value.__mro__ if base.__module__.startswith("phicandle.")]
+        for member in {member for names in ours for member in names}:
             if not member.startswith("_") and callable(getattr(value, member)):
                 assert inspect.getdoc(getattr(value, member)), f"{name}.{member}"

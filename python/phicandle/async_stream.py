@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .chunk import Chunk
     from .completion import Completion
-    from .generator import Generator
+    from .loaded import Loaded
 
 
 class AsyncStream:
@@ -40,7 +40,7 @@ class AsyncStream:
 
     __slots__ = ("__weakref__", "_closed", "_generator", "_key", "_raw", "_waker")
 
-    def __init__(self, generator: Generator, raw: _phicandle.RawStream, waker: LoopWaker) -> None:
+    def __init__(self, generator: Loaded, raw: _phicandle.RawStream, waker: LoopWaker) -> None:
         self._generator = generator
         self._raw = raw
         self._waker = waker

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from . import _phicandle
-from .info import EngineStats, MemoryPlan, model_info
-from .params import resolve
-from .prompt import prepare
+from .info import MemoryPlan
 from .recipe import callback, full, options
-from .scoring import TextScore, score_request, scores
+from .scoring import Scoring
 from .stream import Stream
-from .tokenizer import Tokenizer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import asyncio
-    import weakref
-    from collections.abc import Sequence
-    from types import TracebackType
     from typing import Any
 
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from .async_stream import AsyncStream
     from .completion import Completion
-    from .info import ModelInfo
-    from .likelihood import Perplexity, Score
     from .params import SamplingParams
     from .types import (
         Backend,
-        Continuations,
         Device,
         GeneratorAliases,
         KvDtype,
@@ -38,10 +28,9 @@ if TYPE_CHECKING:
         SlidingWindow,
         StrPath,
     )
-    from .waker import LoopWaker
 
 
-class Generator:
+class Generator(Scoring):
     """A loaded model that answers prompts.
 
     One object serves any number of threads and tasks: their answers are computed together, and the GIL is free while
@@ -147,10 +136,7 @@ class Generator:
             "offline": offline,
             "progress": progress,
         }
-        self._recipe = full(given, aliases, _defaults(), "Generator")
-        self._wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaker] | None = None
-        self._raw = _phicandle.RawGenerator.load(options(self._recipe), callback(self._recipe["progress"]))
-        self._info = model_info(self._raw.info())
+        super().__init__(full(given, aliases, _defaults(), "Generator"))
         # Imported here: a process without a generator needs no exit hook.
         from .at_exit import watch
 
@@ -270,195 +256,6 @@ class Generator:
         async with self.astream(prompt, params, **overrides) as stream:
             return await stream.result()
 
-    def score(
-        self,
-        prompt: Prompt,
-        continuations: Continuations,
-        /,
-        *,
-        top_logprobs: int = 0,
-        template: bool | None = None,
-        timeout: float | None = None,
-    ) -> list[Score]:
-        """Tells how likely continuations of a prompt are. The prompt is read once for all of them.
-
-        The `candle` backend cannot go back to the end of a prompt, and reads it again for each continuation of more
-        than one token; so does the native one where attention looks back over a sliding window within the context.
-        All continuations of a call are read with the long rope factors when the longest needs them.
-
-        Args:
-            prompt: As for `stream`.
-            continuations: Texts, or lists of token ids; a `str` alone is one text. After a prompt of raw text, a text
-                is cut into tokens as if it were one with the prompt; after any other, for itself. Token ids leave no
-                question open.
-            top_logprobs: How many of the likeliest tokens to list at each place, 0 to 20.
-            template: As in `SamplingParams`.
-            timeout: Most seconds to take; `None` = no limit.
-
-        Returns:
-            A `Score` for each continuation, in their order.
-
-        Raises:
-            InvalidParameterError: An argument cannot be used; a continuation has no token.
-            ContextOverflowError: The prompt and a continuation are longer than the context.
-            GenerationTimeout: `timeout` ran out.
-            PhicandleError: As for `generate`.
-
-        Example:
-            >>> from phicandle import Generator
-            >>> with Generator("demo") as generator:
-            ...     scores = generator.score("Write a haiku about ice", ["the ice is still", "zzz"])
-            >>> scores[0].mean > scores[1].mean
-            True
-        """
-        raw = self._raw.score(*score_request(prompt, continuations, top_logprobs, template, timeout))
-        with Stream(self, raw) as stream:
-            return scores(raw, stream.result())
-
-    async def ascore(
-        self,
-        prompt: Prompt,
-        continuations: Continuations,
-        /,
-        *,
-        top_logprobs: int = 0,
-        template: bool | None = None,
-        timeout: float | None = None,
-    ) -> list[Score]:
-        """Tells how likely continuations are, leaving the event loop free. Cancelling the task ends the work.
-
-        Args:
-            prompt: As for `score`, and so the others.
-            continuations: As for `score`.
-            top_logprobs: As for `score`.
-            template: As for `score`.
-            timeout: As for `score`.
-
-        Returns:
-            A `Score` for each continuation, in their order.
-
-        Raises:
-            PhicandleError: As for `score`.
-
-        Example:
-            >>> import asyncio
-            >>> from phicandle import Generator
-            >>> len(asyncio.run(Generator("demo").ascore("Write a haiku about ice", ["the ice", "the sea"])))
-            2
-        """
-        from .async_stream import AsyncStream
-
-        waker = self._waker()
-        raw = self._raw.score(*score_request(prompt, continuations, top_logprobs, template, timeout))
-        async with AsyncStream(self, raw, waker) as stream:
-            return scores(raw, await stream.result())
-
-    def perplexity(
-        self,
-        text: str | Sequence[int],
-        /,
-        *,
-        stride: int | None = None,
-        window: int | None = None,
-        bos: bool | None = None,
-        timeout: float | None = None,
-    ) -> Perplexity:
-        """Measures how well the model predicts a text: its perplexity in strided windows.
-
-        A text longer than the window is cut as in Hugging Face's guide to perplexity of fixed-length models: each
-        window begins `stride` tokens after the one before, and in each are scored the tokens that none before has
-        scored. So every token but the first is scored once, and a small stride gives each more to look back at, for
-        more time.
-
-        Args:
-            text: The text, in which control tokens are plain text, or token ids as they are.
-            stride: Tokens from one window to the next, 1 to `window - 1`; `None` = half the window.
-            window: Tokens of a window, 2 to the context length; `None` = the context length.
-            bos: Whether the begin-of-text token goes first: once, not in every window; `None` = as the model's file
-                says. It is never scored. Token ids get none.
-            timeout: Most seconds to take; `None` = no limit.
-
-        Returns:
-            The perplexity and what it was made of.
-
-        Raises:
-            InvalidParameterError: An argument cannot be used; the text has less than two tokens.
-            GenerationTimeout: `timeout` ran out.
-            PhicandleError: As for `generate`.
-
-        Example:
-            >>> from phicandle import Generator
-            >>> with Generator("demo") as generator:
-            ...     found = generator.perplexity("snow on the harbour", stride=64, window=128)
-            >>> (found.windows, float(found) > 1.0)
-            (1, True)
-        """
-        parts = TextScore(
-            self._raw.tokenizer(), self._info.context_length, text, stride, window, bos, timeout
-        )
-        for request in parts.requests():
-            raw = self._raw.score(*request)
-            with Stream(self, raw) as stream:
-                parts.add(scores(raw, stream.result()))
-        return parts.result()
-
-    async def aperplexity(
-        self,
-        text: str | Sequence[int],
-        /,
-        *,
-        stride: int | None = None,
-        window: int | None = None,
-        bos: bool | None = None,
-        timeout: float | None = None,
-    ) -> Perplexity:
-        """Measures how well the model predicts a text, leaving the event loop free.
-
-        Args:
-            text: As for `perplexity`, and so the others.
-            stride: As for `perplexity`.
-            window: As for `perplexity`.
-            bos: As for `perplexity`.
-            timeout: As for `perplexity`.
-
-        Returns:
-            The perplexity and what it was made of.
-
-        Raises:
-            PhicandleError: As for `perplexity`.
-
-        Example:
-            >>> import asyncio
-            >>> from phicandle import Generator
-            >>> asyncio.run(Generator("demo").aperplexity("snow on the harbour")).windows
-            1
-        """
-        from .async_stream import AsyncStream
-
-        waker = self._waker()
-        parts = TextScore(
-            self._raw.tokenizer(), self._info.context_length, text, stride, window, bos, timeout
-        )
-        for request in parts.requests():
-            raw = self._raw.score(*request)
-            async with AsyncStream(self, raw, waker) as stream:
-                parts.add(scores(raw, await stream.result()))
-        return parts.result()
-
-    def close(self) -> None:
-        """Ends every running answer and frees the model. Closing twice does nothing.
-
-        Streams that are still read raise `GenerationCancelled` with what they have; new calls raise `ClosedError`.
-
-        Example:
-            >>> from phicandle import Generator
-            >>> generator = Generator("demo")
-            >>> generator.close()
-        """
-        self._raw.close()
-        for waker in list((self._wakers or {}).values()):
-            waker.close()
-
     @staticmethod
     def estimate(
         model: StrPath | None = None,
@@ -530,55 +327,12 @@ class Generator:
         recipe = full(given, aliases, _defaults(), "Generator.estimate")
         return MemoryPlan(**_phicandle.estimate(options(recipe), callback(recipe["progress"])))
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer. It stays usable after `close`."""
-        return Tokenizer(self._raw.tokenizer())
-
-    @property
-    def info(self) -> ModelInfo:
-        """What was loaded, and how."""
-        return self._info
-
-    @property
-    def stats(self) -> EngineStats:
-        """What the generator is doing now, and what it has done."""
-        return EngineStats(**self._raw.stats())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self._recipe)
 
     def __repr__(self) -> str:
         state = ", closed" if self._raw.is_closed() else ""
         return f"<phicandle.Generator {self._info.name!r}, context {self._info.context_length}{state}>"
-
-    def _submit(
-        self, prompt: Prompt, params: SamplingParams | None, overrides: SamplingOverrides, where: str
-    ) -> _phicandle.RawStream:
-        resolved = resolve(params, overrides, where)
-        return self._raw.submit(prepare(prompt, resolved.template), resolved.raw())
-
-    def _waker(self) -> LoopWaker:
-        import asyncio
-        import weakref
-
-        from .waker import LoopWaker
-
-        loop = asyncio.get_running_loop()
-        if self._wakers is None:
-            self._wakers = weakref.WeakKeyDictionary()
-        waker = self._wakers.get(loop)
-        if waker is None:
-            waker = self._wakers[loop] = LoopWaker()
-        return waker
 
 
 def _defaults() -> dict[str, Any]:

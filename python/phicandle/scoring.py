@@ -1,4 +1,4 @@
-"""What `Generator.score` and `Generator.perplexity` ask of the core, and what becomes of its answers."""
+"""`Generator.score` and `Generator.perplexity`: what they ask of the core, and what becomes of its answers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,197 @@ from . import _phicandle
 from .arguments import integer, number, shown, text, token_ids, wrong
 from .errors import GenerationTimeout, InvalidParameterError
 from .likelihood import Perplexity, Score, token_logprobs
+from .loaded import Loaded
 from .prompt import prepare
+from .stream import Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from .completion import Completion
+    from .types import Continuations, Prompt
 
     _Request = tuple[_phicandle._Prompt, list[str | list[int]], int, float | None]
+
+
+class Scoring(Loaded):
+    """The methods of a `Generator` that tell how likely texts are."""
+
+    def score(
+        self,
+        prompt: Prompt,
+        continuations: Continuations,
+        /,
+        *,
+        top_logprobs: int = 0,
+        template: bool | None = None,
+        timeout: float | None = None,
+    ) -> list[Score]:
+        """Tells how likely continuations of a prompt are. The prompt is read once for all of them.
+
+        The `candle` backend cannot go back to the end of a prompt, and reads it again for each continuation of more
+        than one token; so does the native one where attention looks back over a sliding window within the context.
+        All continuations of a call are read with the long rope factors when the longest needs them.
+
+        Args:
+            prompt: As for `stream`.
+            continuations: Texts, or lists of token ids; a `str` alone is one text. After a prompt of raw text, a text
+                is cut into tokens as if it were one with the prompt; after any other, for itself. Token ids leave no
+                question open.
+            top_logprobs: How many of the likeliest tokens to list at each place, 0 to 20.
+            template: As in `SamplingParams`.
+            timeout: Most seconds to take; `None` = no limit.
+
+        Returns:
+            A `Score` for each continuation, in their order.
+
+        Raises:
+            InvalidParameterError: An argument cannot be used; a continuation has no token.
+            ContextOverflowError: The prompt and a continuation are longer than the context.
+            GenerationTimeout: `timeout` ran out.
+            PhicandleError: As for `generate`.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> with Generator("demo") as generator:
+            ...     scores = generator.score("Write a haiku about ice", ["the ice is still", "zzz"])
+            >>> scores[0].mean > scores[1].mean
+            True
+        """
+        raw = self._raw.score(*score_request(prompt, continuations, top_logprobs, template, timeout))
+        with Stream(self, raw) as stream:
+            return scores(raw, stream.result())
+
+    async def ascore(
+        self,
+        prompt: Prompt,
+        continuations: Continuations,
+        /,
+        *,
+        top_logprobs: int = 0,
+        template: bool | None = None,
+        timeout: float | None = None,
+    ) -> list[Score]:
+        """Tells how likely continuations are, leaving the event loop free. Cancelling the task ends the work.
+
+        Args:
+            prompt: As for `score`, and so the others.
+            continuations: As for `score`.
+            top_logprobs: As for `score`.
+            template: As for `score`.
+            timeout: As for `score`.
+
+        Returns:
+            A `Score` for each continuation, in their order.
+
+        Raises:
+            PhicandleError: As for `score`.
+
+        Example:
+            >>> import asyncio
+            >>> from phicandle import Generator
+            >>> len(asyncio.run(Generator("demo").ascore("Write a haiku about ice", ["the ice", "the sea"])))
+            2
+        """
+        from .async_stream import AsyncStream
+
+        waker = self._waker()
+        raw = self._raw.score(*score_request(prompt, continuations, top_logprobs, template, timeout))
+        async with AsyncStream(self, raw, waker) as stream:
+            return scores(raw, await stream.result())
+
+    def perplexity(
+        self,
+        text: str | Sequence[int],
+        /,
+        *,
+        stride: int | None = None,
+        window: int | None = None,
+        bos: bool | None = None,
+        timeout: float | None = None,
+    ) -> Perplexity:
+        """Measures how well the model predicts a text: its perplexity in strided windows.
+
+        A text longer than the window is cut as in Hugging Face's guide to perplexity of fixed-length models: each
+        window begins `stride` tokens after the one before, and in each are scored the tokens that none before has
+        scored. So every token but the first is scored once, and a small stride gives each more to look back at, for
+        more time.
+
+        Args:
+            text: The text, in which control tokens are plain text, or token ids as they are.
+            stride: Tokens from one window to the next, 1 to `window - 1`; `None` = half the window.
+            window: Tokens of a window, 2 to the context length; `None` = the context length.
+            bos: Whether the begin-of-text token goes first: once, not in every window; `None` = as the model's file
+                says. It is never scored. Token ids get none.
+            timeout: Most seconds to take; `None` = no limit.
+
+        Returns:
+            The perplexity and what it was made of.
+
+        Raises:
+            InvalidParameterError: An argument cannot be used; the text has less than two tokens.
+            GenerationTimeout: `timeout` ran out.
+            PhicandleError: As for `generate`.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> with Generator("demo") as generator:
+            ...     found = generator.perplexity("snow on the harbour", stride=64, window=128)
+            >>> (found.windows, float(found) > 1.0)
+            (1, True)
+        """
+        parts = TextScore(
+            self._raw.tokenizer(), self._info.context_length, text, stride, window, bos, timeout
+        )
+        for request in parts.requests():
+            raw = self._raw.score(*request)
+            with Stream(self, raw) as stream:
+                parts.add(scores(raw, stream.result()))
+        return parts.result()
+
+    async def aperplexity(
+        self,
+        text: str | Sequence[int],
+        /,
+        *,
+        stride: int | None = None,
+        window: int | None = None,
+        bos: bool | None = None,
+        timeout: float | None = None,
+    ) -> Perplexity:
+        """Measures how well the model predicts a text, leaving the event loop free.
+
+        Args:
+            text: As for `perplexity`, and so the others.
+            stride: As for `perplexity`.
+            window: As for `perplexity`.
+            bos: As for `perplexity`.
+            timeout: As for `perplexity`.
+
+        Returns:
+            The perplexity and what it was made of.
+
+        Raises:
+            PhicandleError: As for `perplexity`.
+
+        Example:
+            >>> import asyncio
+            >>> from phicandle import Generator
+            >>> asyncio.run(Generator("demo").aperplexity("snow on the harbour")).windows
+            1
+        """
+        from .async_stream import AsyncStream
+
+        waker = self._waker()
+        parts = TextScore(
+            self._raw.tokenizer(), self._info.context_length, text, stride, window, bos, timeout
+        )
+        for request in parts.requests():
+            raw = self._raw.score(*request)
+            async with AsyncStream(self, raw, waker) as stream:
+                parts.add(scores(raw, await stream.result()))
+        return parts.result()
 
 
 def score_request(

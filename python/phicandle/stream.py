@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .completion import Completion
-    from .generator import Generator
+    from .loaded import Loaded
 
 
 class Stream:
@@ -38,7 +38,7 @@ class Stream:
 
     __slots__ = ("__weakref__", "_closed", "_generator", "_raw")
 
-    def __init__(self, generator: Generator, raw: _phicandle.RawStream) -> None:
+    def __init__(self, generator: Loaded, raw: _phicandle.RawStream) -> None:
         # The generator stays alive as long as its stream: `for chunk in Generator().stream(...)` depends on it.
         self._generator = generator
         self._raw = raw

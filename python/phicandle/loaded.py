@@ -1,0 +1,97 @@
+"""`Loaded`: a loaded model and its engine, which all the methods of a `Generator` stand on."""
+
+from __future__ import annotations
+
+from . import _phicandle
+from .info import EngineStats, model_info
+from .params import resolve
+from .prompt import prepare
+from .recipe import callback, options
+from .tokenizer import Tokenizer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    import weakref
+    from types import TracebackType
+    from typing import Any
+
+    from typing_extensions import Self
+
+    from .info import ModelInfo
+    from .params import SamplingParams
+    from .types import Prompt, SamplingOverrides
+    from .waker import LoopWaker
+
+
+class Loaded:
+    """A loaded model and its engine.
+
+    `Generator` is the class for users; its methods are in the files that their subjects name.
+
+    Args:
+        recipe: All the arguments of a `Generator` under their own names.
+    """
+
+    def __init__(self, recipe: dict[str, Any]) -> None:
+        self._recipe = recipe
+        self._wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaker] | None = None
+        self._raw = _phicandle.RawGenerator.load(options(recipe), callback(recipe["progress"]))
+        self._info = model_info(self._raw.info())
+
+    def close(self) -> None:
+        """Ends every running answer and frees the model. Closing twice does nothing.
+
+        Streams that are still read raise `GenerationCancelled` with what they have; new calls raise `ClosedError`.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> generator = Generator("demo")
+            >>> generator.close()
+        """
+        self._raw.close()
+        for waker in list((self._wakers or {}).values()):
+            waker.close()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer. It stays usable after `close`."""
+        return Tokenizer(self._raw.tokenizer())
+
+    @property
+    def info(self) -> ModelInfo:
+        """What was loaded, and how."""
+        return self._info
+
+    @property
+    def stats(self) -> EngineStats:
+        """What the generator is doing now, and what it has done."""
+        return EngineStats(**self._raw.stats())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(
+        self, prompt: Prompt, params: SamplingParams | None, overrides: SamplingOverrides, where: str
+    ) -> _phicandle.RawStream:
+        resolved = resolve(params, overrides, where)
+        return self._raw.submit(prepare(prompt, resolved.template), resolved.raw())
+
+    def _waker(self) -> LoopWaker:
+        import asyncio
+        import weakref
+
+        from .waker import LoopWaker
+
+        loop = asyncio.get_running_loop()
+        if self._wakers is None:
+            self._wakers = weakref.WeakKeyDictionary()
+        waker = self._wakers.get(loop)
+        if waker is None:
+            waker = self._wakers[loop] = LoopWaker()
+        return waker
