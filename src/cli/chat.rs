@@ -209,7 +209,7 @@ impl Talk {
             Err(failure) => {
                 // The conversation stays as it was, so that the next message can do better.
                 self.turns.pop();
-                return Err(explain_overflow(failure));
+                return Err(explain_overflow(failure, self.params.overflow));
             }
         };
         answer.explain(console)?;
@@ -226,13 +226,20 @@ impl Talk {
 }
 
 /// In a chat the way out of a full context is another one than elsewhere.
-fn explain_overflow(failure: Failure) -> Failure {
+fn explain_overflow(failure: Failure, policy: Overflow) -> Failure {
     match failure {
         Failure::Error(error) if matches!(error.kind(), ErrorKind::ContextOverflow { .. }) => {
+            let (what, way_out) = match policy {
+                Overflow::Error => ("The conversation has become", "/reset starts a new one"),
+                _ => (
+                    "Also without what may be left out, the conversation is",
+                    "Send the message in smaller parts",
+                ),
+            };
             Failure::Error(Error::new(
                 error.kind().clone(),
-                "The message is longer than the model's context, also without the turns before it.",
-                "Send it in smaller parts; a larger --context-length holds more, where the model allows it.",
+                format!("{what} longer than the model's context."),
+                format!("{way_out}; a larger --context-length holds more, where the model allows it."),
             ))
         }
         other => other,

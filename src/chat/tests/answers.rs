@@ -9,14 +9,15 @@ use super::super::*;
 use crate::gguf::GgufFile;
 use crate::tokenizer::{Family, Tokenizer, samples};
 
-/// A tokenizer and a template for each form of a turn, Phi-3's with the published vocabulary where that is at hand.
+/// A tokenizer and a template for each form of a turn, Phi-3's with the published vocabulary where that is at hand. Not Phi-2's,
+/// which has no turns: it asks with `Output:`, and writes an answer after `Output:` and a space.
 fn speakers() -> Vec<(Tokenizer, ChatTemplate)> {
-    let mut speakers: Vec<_> = samples::BYTE_LEVEL
-        .into_iter()
+    let families = samples::BYTE_LEVEL.into_iter().filter(|&family| family != Family::Phi2);
+    let mut speakers: Vec<_> = families
         .map(|family| {
             let tokenizer = samples::tokenizer(family);
-            let template = ChatTemplate::built_in(&tokenizer, (family == Family::Phi2).then_some("phi2"));
-            (tokenizer, template.unwrap())
+            let template = ChatTemplate::built_in(&tokenizer, None).unwrap();
+            (tokenizer, template)
         })
         .collect();
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/phi-3-vocab.gguf");
