@@ -258,8 +258,9 @@ def check_stubs() -> None:
 
 
 def check_performance() -> None:
-    """The README's table of speeds and the page of accuracy say what their newest records say."""
+    """The README's table of speeds and the pages of measurements say what their newest records say."""
     run([sys.executable, ROOT / "benches" / "compare.py", "--check"])
+    run([sys.executable, ROOT / "benches" / "concurrency", "--check"])
     run([executable(tools(), "python"), ROOT / "benches" / "accuracy.py", "--check"])
 
 
@@ -268,7 +269,7 @@ TESTS: dict[str, Callable[[], None]] = {
     "Wheel, built and installed": lambda: install_wheel(tools()),
     "Python tests against the wheel": test_python,
     "Stubs against the wheel": check_stubs,
-    "Table of speeds, page of accuracy": check_performance,
+    "Table of speeds, pages of measurements": check_performance,
 }
 
 
@@ -512,6 +513,16 @@ def target_accuracy(*arguments: str) -> int:
     return 0
 
 
+def target_concurrency(*arguments: str) -> int:
+    """Measure how the release wheel serves many at once, and write docs/concurrency.md."""
+    words = list(arguments)
+    venv = make_venv(".venv-bench", "bench")
+    if "--phicandle" not in words:
+        words += ["--phicandle", str(release_environment(venv))]
+    run([executable(venv, "python"), ROOT / "benches" / "concurrency", "--install", *words], venv=venv)
+    return 0
+
+
 def release_environment(venv: Path) -> Path:
     """A Python with phicandle as users get it: the release wheel, built here."""
     python = executable(venv, "python")
@@ -575,6 +586,7 @@ TARGETS: dict[str, Callable[..., int]] = {
     "sanitize": target_sanitize,
     "bench": target_bench,
     "accuracy": target_accuracy,
+    "concurrency": target_concurrency,
     "clean": target_clean,
 }
 
