@@ -2,7 +2,8 @@
 # `python3 scripts/tasks.py test`. Needed: Rust (see rust-version in Cargo.toml) and Python 3.10 or later.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format test-rust test-python wheel stubs readme fuzz sanitize bench accuracy concurrency clean
+.PHONY: help demo test lint format test-rust test-schedules test-python wheel stubs readme fuzz sanitize bench accuracy \
+	concurrency clean
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 PYTHON ?= $(firstword $(foreach name,python3 python python3.14 python3.13 python3.12 python3.11 python3.10,\
@@ -29,6 +30,9 @@ format: ## Format Rust and Python in place
 
 test-rust: ## Rust tests only
 	$(TASK) test-rust
+
+test-schedules: ## Where threads meet, in every order of their steps
+	$(TASK) test-schedules
 
 test-python: ## Build and install the wheel, then pytest against it (ARGS="-k name" for some)
 	$(TASK) test-python $(ARGS)

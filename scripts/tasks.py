@@ -31,6 +31,8 @@ ALLOWLIST = ROOT / "tests" / "stubtest-allowlist.txt"
 
 # `pip install --group` came with 25.1; the pip inside a new environment may be older.
 PIP = "pip==26.3"
+# Where threads meet, in every order: a crate of its own, which builds without Candle.
+SCHEDULES = ROOT / "tests" / "schedules" / "Cargo.toml"
 # Every set of Cargo features that builds offline on any platform. The devices need their vendors' toolchains.
 FEATURE_SETS: tuple[tuple[str, ...], ...] = (
     (),
@@ -151,6 +153,7 @@ def cargo_metadata() -> dict[str, object]:
 def check_format() -> None:
     """rustfmt and ruff, changing nothing."""
     run(["cargo", "fmt", "--check"])
+    run(["cargo", "fmt", "--check", "--manifest-path", SCHEDULES])
     run([executable(tools(), "ruff"), "format", "--check", "."])
 
 
@@ -206,6 +209,12 @@ def test_rust() -> None:
     """Rust tests of the default features, documentation tests too; --show-output lets `SKIPPED:` lines be seen."""
     CARGO_LOG.unlink(missing_ok=True)
     run(["cargo", "test", "--locked", "--no-fail-fast", "--", "--show-output"], log=CARGO_LOG)
+
+
+def test_schedules() -> None:
+    """The places where threads meet, in every order of their steps."""
+    command: list[str | Path] = ["cargo", "test", "--locked", "--manifest-path", SCHEDULES]
+    run([*command, "--target-dir", TARGET / "schedules", "--", "--show-output"], log=CARGO_LOG)
 
 
 def install_wheel(venv: Path) -> None:
@@ -266,6 +275,7 @@ def check_performance() -> None:
 
 TESTS: dict[str, Callable[[], None]] = {
     "Rust tests": test_rust,
+    "Orders of threads": test_schedules,
     "Wheel, built and installed": lambda: install_wheel(tools()),
     "Python tests against the wheel": test_python,
     "Stubs against the wheel": check_stubs,
@@ -443,6 +453,7 @@ def target_demo() -> int:
 def target_format() -> int:
     """Format Rust and Python in place."""
     run(["cargo", "fmt"])
+    run(["cargo", "fmt", "--manifest-path", SCHEDULES])
     ruff = executable(tools(), "ruff")
     run([ruff, "check", "--fix-only", "--quiet", "."])
     run([ruff, "format", "."])
@@ -567,6 +578,12 @@ def target_test_rust() -> int:
     return 0
 
 
+def target_test_schedules() -> int:
+    """The places where threads meet alone."""
+    test_schedules()
+    return 0
+
+
 def target_test_python(*arguments: str) -> int:
     """The wheel and pytest, with pytest's own arguments if any."""
     return with_wheel(lambda: run_pytest(arguments))
@@ -578,6 +595,7 @@ TARGETS: dict[str, Callable[..., int]] = {
     "lint": lambda: 0 if run_stages(LINT) else 1,
     "format": target_format,
     "test-rust": target_test_rust,
+    "test-schedules": target_test_schedules,
     "test-python": target_test_python,
     "wheel": target_wheel,
     "stubs": lambda: with_wheel(check_stubs),
