@@ -141,8 +141,6 @@ WRONG: list[tuple[str, Any]] = [
 ]
 
 NOT_YET: list[tuple[str, Any]] = [
-    ("n", 2),
-    ("n", True),
     ("schema", {"type": "object"}),
     ("regex", "a+"),
     ("choices", ["a"]),

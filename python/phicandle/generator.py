@@ -6,7 +6,6 @@ from . import _phicandle
 from .info import MemoryPlan
 from .recipe import callback, full, options
 from .scoring import Scoring
-from .stream import Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from .chat import Chat
     from .completion import Completion
     from .params import SamplingParams
+    from .stream import Stream
     from .types import (
         Backend,
         Device,
@@ -159,7 +159,8 @@ class Generator(Scoring):
             **overrides: Fields of `SamplingParams`, or their aliases, that go before `params`.
 
         Returns:
-            The running answer.
+            The running answer. With `n=`, chunks of all the answers come as they are written, each with its `index`;
+            `result()` has all `choices`.
 
         Raises:
             InvalidParameterError: The prompt or a parameter cannot be used.
@@ -176,7 +177,7 @@ class Generator(Scoring):
             >>> len(answer.splitlines())
             3
         """
-        return Stream(self, self._submit(prompt, params, overrides, "stream"))
+        return self._stream(self._submit(prompt, params, overrides, "stream"))
 
     def generate(
         self, prompt: Prompt, params: SamplingParams | None = None, /, **overrides: Unpack[SamplingOverrides]
@@ -189,7 +190,7 @@ class Generator(Scoring):
             **overrides: As for `stream`.
 
         Returns:
-            The answer. With `timeout=` it may be incomplete: see `finish_reason`.
+            The answer; with `n=`, all of them in `choices`. With `timeout=` it may be incomplete: see `finish_reason`.
 
         Raises:
             GenerationCancelled: The generator was closed meanwhile.
@@ -201,7 +202,7 @@ class Generator(Scoring):
             >>> Generator("demo").generate("Write a haiku about ice hockey", max_tokens=3).finish_reason
             'length'
         """
-        with Stream(self, self._submit(prompt, params, overrides, "generate")) as stream:
+        with self._stream(self._submit(prompt, params, overrides, "generate")) as stream:
             return stream.result()
 
     def astream(
@@ -230,10 +231,8 @@ class Generator(Scoring):
             >>> len(asyncio.run(main()).splitlines())
             3
         """
-        from .async_stream import AsyncStream
-
         waker = self._waker()
-        return AsyncStream(self, self._submit(prompt, params, overrides, "astream"), waker)
+        return self._astream(self._submit(prompt, params, overrides, "astream"), waker)
 
     async def agenerate(
         self, prompt: Prompt, params: SamplingParams | None = None, /, **overrides: Unpack[SamplingOverrides]

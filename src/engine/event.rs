@@ -1,14 +1,14 @@
 //! What a request sends back, and the queue that it travels through: from the worker to one reader.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use super::overflow::Dropped;
-use super::stats::{Metrics, Usage};
+use super::stats::{Dropped, Metrics, Usage};
 use crate::error::Error;
 use crate::sampling::TokenLogprob;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// One message of a request.
 #[derive(Debug, Clone)]

@@ -32,9 +32,9 @@ pub use event::{Chunk, Event, EventStream, Finish, FinishReason, Poll, StopReaso
 pub use info::ModelInfo;
 pub use loaded::LoadedModel;
 pub use options::{Backend, DEFAULT_MAX_BATCH, DEFAULT_MAX_QUEUE, LoadOptions, ModelSource, Progress};
-pub use overflow::{CUT_MARK, Dropped};
+pub use overflow::CUT_MARK;
 pub use request::{Prompt, Request, ScoreRequest};
-pub use stats::{Metrics, Stats, Usage};
+pub use stats::{Dropped, Metrics, Stats, Usage};
 pub use windows::{Window, stride_windows};
 #[cfg(feature = "python")]
 pub(crate) use worker::panic_text;

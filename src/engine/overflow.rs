@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::request::Prompt;
+use super::stats::Dropped;
 use crate::chat::{Message, is_standing, turns, without_oldest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sampling::{Overflow, SamplingParams};
@@ -12,15 +13,6 @@ pub const CUT_MARK: &str = "\n[...]\n";
 
 /// Room that is kept for an answer without `max_tokens`: a quarter of the context, and no more than this many tokens.
 const MOST_RESERVED: usize = 1024;
-
-/// What was left out of a prompt, so that its answer has room.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Dropped {
-    /// Whole turns, the oldest of the conversation.
-    pub turns: usize,
-    /// By how many tokens the prompt became shorter.
-    pub tokens: usize,
-}
 
 /// The tokens to read, and what they lack of the prompt.
 pub(super) struct Fitted {

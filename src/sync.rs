@@ -1,0 +1,5 @@
+//! Where threads meet: locks, conditions, atomics and the clock. Code whose order of steps matters takes them from here;
+//! `tests/schedules` puts others in their place, under which every order is tried.
+
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+pub(crate) use std::time::Instant;

@@ -1,0 +1,38 @@
+//! Runs a model in every order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many orders of a model are tried.
+#[derive(Debug, Clone, Copy)]
+pub enum Bound {
+    /// All of them.
+    Every,
+    /// Those in which a thread that could go on is put aside at most so often. Where a thread waits, any other may go on, for
+    /// free.
+    Interruptions(usize),
+}
+
+/// Tries the orders of `model`, a closed program of at most five threads, and gives their number.
+///
+/// # Panics
+/// When the model panics in one of them, or no thread of it can go on.
+pub fn explore(name: &str, bound: Bound, model: impl Fn() + Send + Sync + 'static) -> u64 {
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 100_000;
+    builder.max_permutations = None;
+    builder.max_duration = None;
+    builder.preemption_bound = match bound {
+        Bound::Every => None,
+        Bound::Interruptions(most) => Some(most),
+    };
+    let runs = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&runs);
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    let runs = runs.load(Ordering::Relaxed);
+    println!("SCHEDULES: {runs} of {name} ({bound:?})");
+    runs
+}
