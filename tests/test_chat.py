@@ -6,7 +6,10 @@ import asyncio
 import copy
 import gc
 import logging
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -318,6 +321,72 @@ def test_a_chat_in_tasks(tiny: Generator) -> None:
 
     asyncio.run(main())
     assert idle(tiny)
+
+
+def test_forks_of_one_chat_are_answered_together(tiny: Generator) -> None:
+    chat = tiny.chat("Be brief.")
+    chat.send("a", **SHORT)
+    options = {"max_tokens": 40, "ignore_eos": True, "seed": 3}
+    alone = [chat.fork().send(f"and {number}?", **options).text for number in range(8)]
+    together: dict[int, str] = {}
+
+    def ask(number: int) -> None:
+        fork = chat.fork()
+        together[number] = fork.send(f"and {number}?", **options).text
+        assert len(fork.messages) == 4
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[number] for number in range(8)] == alone
+    assert len(chat.messages) == 2
+
+
+CHILD = """
+import gc, os, sys
+from phicandle import ForkError, Generator
+chat = Generator(sys.argv[1]).chat()
+chat.send("a", max_tokens=2)
+stream = chat.stream("b", max_tokens=None, ignore_eos=True)
+next(stream)
+child = os.fork()
+if child == 0:
+    code = 1
+    try:
+        stream.close()
+        chat.fork().send("c")
+    except ForkError:
+        code = 0
+    del stream
+    gc.collect()
+    os._exit(code)
+_, status = os.waitpid(child, 0)
+stream.close()
+print(os.waitstatus_to_exitcode(status), [message["role"] for message in chat.messages])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_chat_in_a_forked_child_says_so(tiny_file: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", CHILD, str(tiny_file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "0 ['user', 'assistant', 'user', 'assistant']\n", done.stderr
+
+
+def test_the_template_does_not_see_the_mark(tmp_path: Path) -> None:
+    path = tmp_path / "keys.gguf"
+    write_tiny(
+        path, template="{% for m in messages %}<|user|>{{ m | list | join }}<|end|>{% endfor %}<|assistant|>"
+    )
+    with Generator(path) as generator:
+        chat = generator.chat()
+        chat.send("a", **SHORT)
+        assert chat.messages[-1]["finish_reason"] == "length"
+        plain = [{"role": message["role"], "content": message["content"]} for message in chat.messages]
+        length = len(generator.tokenizer.apply_chat_template([*plain, plain[0]], tokenize=True))
+        assert chat.send("a", **SHORT).usage.prompt_tokens == length
 
 
 def test_tools_reach_the_template(tmp_path: Path) -> None:

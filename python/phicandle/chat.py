@@ -9,7 +9,7 @@ from . import chat_file
 from .arguments import text, wrong
 from .chat_stream import ChatStream
 from .completion import Dropped, missing, read
-from .errors import ChatBusyError, PhicandleError
+from .errors import ChatBusyError, ForkError, PhicandleError
 from .params import SamplingParams, resolve
 from .prompt import messages_json, prepare, tools_json
 
@@ -458,8 +458,10 @@ class OpenTurn:
         """Makes the turn part of the conversation, with what was taken of the answer; once."""
         chat = self._chat
         try:
-            # First: in a forked child this fails, where the lock could be one that nobody gives back.
             answer = read(self.raw, "")
+        except ForkError:
+            # The turn stays in the parent, and so may a thread that holds the lock.
+            return
         except PhicandleError:
             self.forget()
             return
