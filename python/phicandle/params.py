@@ -78,7 +78,8 @@ class SamplingParams(Record):
         overflow: What to do with a prompt that does not leave the answer its room in the context: `max_tokens`, up to
             half the context, or a quarter of it (at most 1024 tokens) where that is `None`. "error" = refuse it when
             it leaves no room at all; "drop_oldest_turns" = leave out whole turns of a conversation (a user message
-            with all that follows it), the oldest first, never a system message, never the last turn;
+            with all that follows it), the oldest first, never a system message, never the last turn, in steps of a
+            quarter of the context, so that the prompts of the turns that follow begin alike;
             "truncate_middle" = cut the middle out of the longest messages, system messages excepted, and write
             "\n[...]\n" there; of raw text likewise, of token ids without the mark. `Completion.dropped` tells what
             was left out. A prompt that stays too long raises `ContextOverflowError`.

@@ -3,7 +3,7 @@
 use super::Engine;
 use super::request::Prompt;
 use super::stats::Dropped;
-use crate::chat::{Message, is_standing, turns, without_oldest};
+use crate::chat::{Message, is_standing, turns};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sampling::{Overflow, SamplingParams};
 use crate::tokenizer::Tokenizer;
@@ -51,15 +51,20 @@ impl Engine {
         Ok(Fitted { tokens, dropped })
     }
 
-    /// The prompt without as few of its oldest turns as possible, and their number.
+    /// The prompt without as few of its oldest turns as possible, and their number. The tokens that have to go are counted in quarters
+    /// of the context, where there are as many to drop: while a conversation grows by that much, its prompts begin alike, so that
+    /// what is computed of one is of use to the next.
     fn drop_oldest(&self, prompt: &Prompt, most: usize, whole: Vec<u32>) -> Result<(Vec<u32>, usize)> {
         let Some(messages) = prompt.messages() else { return Ok((whole, 0)) };
         let mut enough = turns(messages).len().saturating_sub(1);
         if enough == 0 {
             return Ok((whole, 0));
         }
-        let without = |count| self.templated(&without_oldest(messages, count), prompt.tools());
+        let without = |count| self.prompt_tokens(&prompt.without_oldest(count));
         let mut shortened = without(enough)?;
+        let step = (self.inner.limits.context_length / 4).max(1);
+        let steady = whole.len().saturating_sub((whole.len() - most).div_ceil(step) * step);
+        let most = if shortened.len() <= steady { steady } else { most };
         let mut fewest = if shortened.len() <= most { 1 } else { enough };
         // By halves: a conversation is the shorter the more turns are gone.
         while fewest < enough {

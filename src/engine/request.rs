@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::chat::Message;
+use crate::chat::{Message, without_oldest};
 use crate::sampling::SamplingParams;
 
 /// A prompt and how to answer it.
@@ -57,6 +57,18 @@ impl Prompt {
         match self {
             Self::Messages(messages) | Self::WithTools { messages, .. } => Some(messages),
             Self::Text(_) | Self::Raw(_) | Self::Tokens(_) => None,
+        }
+    }
+
+    /// A conversation without its `count` oldest [`turns`](crate::chat::turns); the other forms as they are.
+    #[must_use]
+    pub fn without_oldest(&self, count: usize) -> Self {
+        match self {
+            Self::Messages(messages) => Self::Messages(without_oldest(messages, count)),
+            Self::WithTools { messages, tools } => {
+                Self::WithTools { messages: without_oldest(messages, count), tools: tools.clone() }
+            }
+            Self::Text(_) | Self::Raw(_) | Self::Tokens(_) => self.clone(),
         }
     }
 

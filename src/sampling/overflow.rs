@@ -12,7 +12,8 @@ pub enum Overflow {
     #[default]
     Error,
     /// Leave out whole turns of a conversation, the oldest first: a user message with all that follows it up to the next. System
-    /// messages and the last turn stay. Prompts of other kinds have no turns, and stay as they are.
+    /// messages and the last turn stay. What has to go is rounded up to quarters of the context, where the turns give as much, so
+    /// that the next prompts of the conversation begin alike. Prompts of other kinds have no turns, and stay as they are.
     DropOldestTurns,
     /// Cut the middle out of the longest texts of a conversation, system messages excepted, or out of the one text or list of
     /// token ids.

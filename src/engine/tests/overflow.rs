@@ -42,15 +42,19 @@ fn most(max_tokens: Option<usize>) -> usize {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn the_fewest_oldest_turns_go(talk in talks(), max_tokens in prop::option::of(1usize..80)) {
+    fn the_fewest_oldest_turns_go_in_quarters_of_the_context(talk in talks(), max_tokens in prop::option::of(1usize..80)) {
         let engine = speaking(Family::ChatMl);
         let prompt = Prompt::Messages(talk.clone());
         let tokens = |talk: &[Message]| engine.prompt_tokens(&Prompt::Messages(talk.to_vec())).unwrap();
         let most = most(max_tokens);
         let turns = turns(&talk).len();
         let fitted = engine.fit(&prompt, &params(Overflow::DropOldestTurns, max_tokens));
-        // One after the other, where the engine looks by halves.
-        let enough = (0..turns).find(|&count| tokens(&without_oldest(&talk, count)).len() <= most);
+        // One after the other, where the engine looks by halves. What has to go is counted in quarters of the context, if that can be.
+        let lengths: Vec<usize> = (0..turns).map(|count| tokens(&without_oldest(&talk, count)).len()).collect();
+        let needed = lengths[0].saturating_sub(most);
+        let rounded = (0..).map(|quarters| quarters * CONTEXT / 4).find(|&gone| gone >= needed).unwrap();
+        let enough = lengths.iter().position(|length| length + rounded <= lengths[0]);
+        let enough = enough.or_else(|| lengths.iter().position(|&length| length <= most));
         let count = enough.unwrap_or(turns - 1);
         let left = without_oldest(&talk, count);
         prop_assert_eq!(left.last(), talk.last());
@@ -200,4 +204,20 @@ fn tools_stay_and_the_stream_tells_what_went() {
     let stream = engine.submit(Request { prompt, params: answer }).unwrap();
     assert_eq!(stream.dropped(), fitted.dropped);
     assert_eq!(finish(read(&stream).1).usage.prompt_tokens, fitted.tokens.len());
+}
+
+#[test]
+fn the_prompts_of_a_full_conversation_begin_alike() {
+    let engine = speaking(Family::Phi4Mini);
+    let policy = params(Overflow::DropOldestTurns, Some(4));
+    let (mut talk, mut dropped) = (Vec::new(), Vec::new());
+    for turn in 0..40 {
+        talk.push(Message::new("user", "a"));
+        dropped.push(engine.fit(&Prompt::Messages(talk.clone()), &policy).unwrap().dropped.turns);
+        talk.push(Message::new("assistant", if turn % 2 == 0 { "b" } else { "c" }));
+    }
+    assert!(dropped.is_sorted() && dropped[39] > 30, "{dropped:?}");
+    let full = &dropped[dropped.iter().position(|&turns| turns > 0).unwrap()..];
+    let steps = full.windows(2).filter(|pair| pair[0] < pair[1]).count();
+    assert!(steps * 2 <= full.len(), "most prompts leave out what the one before did: {dropped:?}");
 }
