@@ -10,6 +10,7 @@ __all__ = [
     "END",
     "LAST",
     "PENDING",
+    "RawBar",
     "RawGenerator",
     "RawStream",
     "RawTokenizer",
@@ -32,7 +33,7 @@ END: Final[int]
 
 _TokenLogprob: TypeAlias = tuple[int, float, bytes, tuple[tuple[int, float, bytes], ...]]
 _Event: TypeAlias = tuple[int, str, tuple[int, ...], tuple[_TokenLogprob, ...] | None]
-_Prompt: TypeAlias = tuple[str, str | list[int]]
+_Prompt: TypeAlias = tuple[str, str | list[int] | tuple[str, str]]
 _ProgressCallback: TypeAlias = Callable[[str, int, int | None], object]
 
 class _Options(TypedDict):
@@ -78,6 +79,7 @@ class _Params(TypedDict):
     logprobs: int | None
     prompt_logprobs: int | None
     timeout: float | None
+    overflow: str
 
 class _Outcome(TypedDict):
     finish_reason: FinishReason
@@ -112,14 +114,21 @@ class RawStream:
     def written(self) -> tuple[str, tuple[int, ...], tuple[_TokenLogprob, ...] | None]: ...
     def outcome(self) -> _Outcome | None: ...
     def done(self) -> bool: ...
+    def dropped(self) -> tuple[int, int]: ...
     def cancelled(self) -> bool: ...
     def cancel(self) -> None: ...
     def wake(self, waker: RawWaker, key: int) -> None: ...
 
 @final
+class RawBar:
+    def __new__(cls, total: int | None) -> RawBar: ...
+    def set(self, done: int) -> None: ...
+    def finish(self) -> None: ...
+
+@final
 class RawWaker:
     def __new__(cls) -> RawWaker: ...
-    def take_socket(self) -> int: ...
+    def socket(self) -> int: ...
     def take_keys(self) -> list[int]: ...
 
 @final

@@ -68,7 +68,7 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """The text that has been taken from the stream so far."""
+        """The text that has been taken from the stream so far; with `n=`, that of the first answer."""
         return self._raw.written()[0]
 
     @property
@@ -86,7 +86,7 @@ class Stream:
     def close(self) -> None:
         """Ends the answer and the iteration. Closing twice does nothing."""
         self._closed = True
-        self._raw.cancel()
+        self.cancel()
 
     def result(self, timeout: float | None = None) -> Completion:
         """Waits for the end and returns the whole answer, including the chunks that were iterated before.
@@ -106,13 +106,12 @@ class Stream:
         import time
 
         end = None if timeout is None else time.monotonic() + seconds(timeout)
-        model = self._generator.info.name
         while True:
-            event = self._raw.next(None if end is None else max(0.0, end - time.monotonic()))
-            if event[0] == _phicandle.PENDING:
-                raise timed_out(timeout, read(self._raw, model))
-            if event[0] in (_phicandle.LAST, _phicandle.END):
-                return finished(self._raw, model)
+            kind = self._read(None if end is None else max(0.0, end - time.monotonic()))
+            if kind == _phicandle.PENDING:
+                raise timed_out(timeout, self.partial())
+            if kind in (_phicandle.LAST, _phicandle.END):
+                return self._whole()
 
     def partial(self) -> Completion:
         """Returns what has been taken from the stream so far, without waiting.
@@ -137,16 +136,23 @@ class Stream:
         state = "done" if self.done else "closed" if self._closed else "running"
         return f"<phicandle.Stream {state}, {len(self.text)} characters>"
 
+    def _read(self, timeout: float | None) -> int:
+        """Reads one event and returns its kind."""
+        return self._raw.next(timeout)[0]
 
-def chunk_of(raw: _phicandle.RawStream, event: _phicandle._Event, model: str) -> Chunk | None:
+    def _whole(self) -> Completion:
+        return finished(self._raw, self._generator.info.name)
+
+
+def chunk_of(raw: _phicandle.RawStream, event: _phicandle._Event, model: str, index: int = 0) -> Chunk | None:
     """Returns an event of a raw stream as a chunk; `None` at the end."""
     kind, text, token_ids, found = event
     logprobs = token_logprobs(found)
     if kind == _phicandle.CHUNK:
-        return Chunk(text, token_ids, logprobs=logprobs)
+        return Chunk(text, token_ids, logprobs=logprobs, index=index)
     if kind == _phicandle.LAST:
         whole = finished(raw, model)
-        return Chunk(text, token_ids, whole.finish_reason, whole.usage, whole.metrics, logprobs)
+        return Chunk(text, token_ids, whole.finish_reason, whole.usage, whole.metrics, logprobs, index)
     return None
 
 

@@ -20,7 +20,7 @@ class LoopWaker:
 
     def __init__(self) -> None:
         self.raw = _phicandle.RawWaker()
-        self._socket = socket.socket(fileno=self.raw.take_socket())
+        self._socket = socket.socket(fileno=self.raw.socket())
         self._socket.setblocking(False)
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         self._ready: set[int] = set()
