@@ -93,6 +93,18 @@ impl Lane {
         self.scratch_bytes.load(Ordering::Relaxed)
     }
 
+    /// The workers, when it is their turn to be counted.
+    #[cfg(test)]
+    pub(super) fn workers(&self) -> usize {
+        self.enter(ITSELF).unwrap().crew().workers.len()
+    }
+
+    /// Whether somebody waits for a turn.
+    #[cfg(test)]
+    pub(super) fn is_wanted(&self) -> bool {
+        self.turn.is_wanted()
+    }
+
     /// Whether this process is not the one that started the threads. Asks the system.
     pub(super) fn is_forked(&self) -> bool {
         self.process.load(Ordering::Relaxed) != std::process::id()

@@ -9,6 +9,8 @@ mod activation;
 mod arena;
 mod attention;
 mod budget;
+#[cfg(test)]
+mod budget_tests;
 mod compute;
 mod cpus;
 mod disjoint;
@@ -35,6 +37,8 @@ pub(crate) use matmul::{
     Activations, Copied, Forms, Gelu, Matrix, Memory, Norm, Picked, RowSource, Then, family, is_weight,
 };
 pub(crate) use norm::NormKind;
+#[cfg(test)]
+pub(crate) use pool::FAULT;
 pub(crate) use rope::{Pairs, Rope, Rotation, Stretch, long_rope_magnitude};
 pub(crate) use router::Choice;
 pub(crate) use running_sum::{SUM_BLOCK, running_sum};

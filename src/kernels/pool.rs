@@ -28,6 +28,12 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Whether the next operation that this thread calls for with several units panics on a worker.
+    pub(crate) static FAULT: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Threads for the operations of a model. Idle ones sleep after a fraction of a millisecond.
 #[derive(Debug)]
 pub struct Pool {
@@ -68,6 +74,17 @@ impl Pool {
         Self { place: budget.join(threads) }
     }
 
+    #[cfg(test)]
+    pub(super) fn lane(&self) -> &Arc<super::lane::Lane> {
+        &self.place.lane
+    }
+
+    /// Threads that an operation of so many units would have now.
+    #[cfg(test)]
+    pub(super) fn claimed(&self, units: usize) -> usize {
+        self.place.claim(units).threads
+    }
+
     /// Threads that share an operation, the caller's included.
     pub fn threads(&self) -> usize {
         self.place.width
@@ -89,6 +106,8 @@ impl Pool {
         if units == 0 {
             return Ok(());
         }
+        #[cfg(test)]
+        let work = &with_fault(units, work);
         let job = Job::new(units, work);
         if INSIDE.with(Cell::get) {
             job.run_alone(&mut Scratch::default());
@@ -112,6 +131,26 @@ impl Pool {
     /// waited for long.
     pub fn rest(&self) {
         self.place.lane.leave(self.place.caller);
+    }
+}
+
+/// `work`, or what panics on the first worker that takes part, while the caller waits for one.
+#[cfg(test)]
+fn with_fault(units: usize, work: &Work<'_>) -> impl Fn(usize, &mut Scratch) + Sync {
+    let caller = std::thread::current().id();
+    let faulty = units > 1 && FAULT.take();
+    let met = AtomicBool::new(false);
+    move |unit, scratch| {
+        if faulty {
+            if std::thread::current().id() != caller {
+                met.store(true, Ordering::SeqCst);
+                panic!("injected");
+            }
+            while !met.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        work(unit, scratch);
     }
 }
 

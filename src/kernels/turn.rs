@@ -93,6 +93,11 @@ impl Turn {
         self.queue().had.remove(&caller);
     }
 
+    #[cfg(test)]
+    pub(super) fn is_wanted(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & WANTED != 0
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -201,5 +206,70 @@ impl Queue {
         let least = others.map(|other| self.had(other)).min().unwrap_or_default();
         let had = self.had.entry(caller).or_default();
         *had = least.max(*had);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(queue: &mut Queue, caller: Caller, owner: Caller) {
+        queue.admit(caller, owner);
+        let called = Arc::default();
+        queue.waiting.push(Waiting { caller, thread: thread::current(), called });
+    }
+
+    fn had<const N: usize>(milliseconds: [(Caller, u64); N]) -> BTreeMap<Caller, Duration> {
+        milliseconds.into_iter().map(|(caller, ms)| (caller, Duration::from_millis(ms))).collect()
+    }
+
+    #[test]
+    fn the_next_one_has_had_the_least_and_of_equals_has_waited_longest() {
+        let mut queue = Queue::default();
+        for caller in [4, 3, 2] {
+            waits(&mut queue, caller, 1);
+        }
+        queue.had = had([(1, 50), (2, 30), (3, 30), (4, 40)]);
+        assert_eq!(queue.next().map(|at| queue.waiting[at].caller), Some(3));
+        queue.waiting.remove(1);
+        assert_eq!(queue.next().map(|at| queue.waiting[at].caller), Some(2));
+    }
+
+    #[test]
+    fn nobody_saves_up_turns() {
+        let mut queue = Queue::default();
+        queue.had = had([(1, 90), (2, 70), (3, 5)]);
+        waits(&mut queue, 2, 1);
+        assert_eq!(queue.had(2), Duration::from_millis(90), "the only other one has had 90");
+        waits(&mut queue, 4, 1);
+        assert_eq!(queue.had(4), Duration::from_millis(90), "a new one begins where the others are");
+        queue.had.insert(1, Duration::from_millis(95));
+        waits(&mut queue, 1, 2);
+        assert_eq!(queue.had(1), Duration::from_millis(95), "who has had more has had more");
+    }
+
+    #[test]
+    fn a_turn_is_kept_and_left() {
+        let turn = Turn::default();
+        let mine = || false;
+        assert!(turn.take(7, mine));
+        turn.give(7, mine);
+        assert_eq!(turn.word.load(Ordering::SeqCst), FREE);
+        // Another process has whoever has it.
+        assert!(turn.take(7, mine));
+        assert!(!turn.take(8, || true));
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                assert!(turn.take(8, mine));
+                turn.give(8, mine);
+            });
+            while !turn.is_wanted() {
+                std::thread::yield_now();
+            }
+            turn.give(7, mine);
+            turn.leave(7);
+            other.join().unwrap();
+        });
+        assert_eq!(turn.word.load(Ordering::SeqCst), FREE);
     }
 }

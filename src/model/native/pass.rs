@@ -51,6 +51,10 @@ impl Pass {
         match outcome {
             Ok(()) => Ok(true),
             Err(Halt::Stopped) => Ok(false),
+            // A unit panicked, on this thread or on another: it is a panic of this pass, whoever calls has to know what is left.
+            Err(Halt::Failed(error)) if matches!(error.kind(), ErrorKind::Internal) => {
+                std::panic::resume_unwind(Box::new(error.message().to_owned()))
+            }
             Err(Halt::Failed(error)) => Err(error),
         }
     }
