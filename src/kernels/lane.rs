@@ -82,10 +82,10 @@ impl Lane {
 
     /// Ends the workers and starts as many as `threads` threads need, between two operations. Gives the threads there are.
     pub(super) fn resize(&self, threads: usize) -> usize {
-        match self.enter(ITSELF) {
-            Some(mut turn) => turn.crew().resize(threads, &self.scratch_bytes),
-            None => threads,
-        }
+        let there =
+            self.enter(ITSELF).map_or(threads, |mut turn| turn.crew().resize(threads, &self.scratch_bytes));
+        self.leave(ITSELF);
+        there
     }
 
     /// Bytes of scratch that the threads hold.

@@ -205,7 +205,8 @@ impl Shared {
     }
 
     fn sleep(&self, number: usize, slot: &Slot, done: u64) {
-        slot.asleep.store(true, Ordering::Relaxed);
+        // An exchange, so that this comes after the one of a caller that is late with the last wake-up.
+        slot.asleep.swap(true, Ordering::AcqRel);
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         // Against `open`: either the caller sees that we sleep, or we see its epoch.
         fence(Ordering::SeqCst);
