@@ -13,26 +13,26 @@ fn both(name: &str, bound: Bound, model: fn()) {
 
 #[test]
 fn two_callers_take_turns() {
-    both("a turn, two callers", Bound::Interruptions(3), turn_models::two_callers);
+    both("a turn, two callers", Bound::Every, turn_models::two_callers);
 }
 
 #[test]
 fn three_callers_take_turns() {
-    both("a turn, three callers", Bound::Interruptions(2), turn_models::three_callers);
+    both("a turn, three callers", Bound::Interruptions(4), turn_models::three_callers);
 }
 
 #[test]
 fn threads_of_one_caller_take_turns_too() {
     both(
         "a turn, two threads of one caller",
-        Bound::Interruptions(2),
+        Bound::Interruptions(4),
         turn_models::two_threads_of_one_caller,
     );
 }
 
 #[test]
 fn units_run_once_and_are_seen() {
-    both("a pool, one worker", Bound::Interruptions(2), pool_models::units_run_once_and_are_seen);
+    both("a pool, one worker", Bound::Interruptions(3), pool_models::units_run_once_and_are_seen);
 }
 
 #[test]
@@ -42,19 +42,19 @@ fn several_workers_share_an_operation() {
 
 #[test]
 fn a_panic_is_told_and_the_pool_goes_on() {
-    both("a pool, a panic", Bound::Interruptions(2), pool_models::a_panic_is_told_and_the_pool_goes_on);
+    both("a pool, a panic", Bound::Interruptions(3), pool_models::a_panic_is_told_and_the_pool_goes_on);
 }
 
 #[test]
 fn two_pools_share_a_worker() {
-    both("two pools, one worker", Bound::Interruptions(1), pool_models::two_pools_share_a_worker);
+    both("two pools, one worker", Bound::Interruptions(2), pool_models::two_pools_share_a_worker);
 }
 
 #[test]
 fn a_lane_grows_and_shrinks() {
     both(
         "a pool beside one that comes and goes",
-        Bound::Interruptions(1),
+        Bound::Interruptions(3),
         pool_models::a_lane_grows_and_shrinks,
     );
 }
