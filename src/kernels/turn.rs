@@ -237,8 +237,7 @@ mod tests {
 
     #[test]
     fn nobody_saves_up_turns() {
-        let mut queue = Queue::default();
-        queue.had = had([(1, 90), (2, 70), (3, 5)]);
+        let mut queue = Queue { had: had([(1, 90), (2, 70), (3, 5)]), ..Queue::default() };
         waits(&mut queue, 2, 1);
         assert_eq!(queue.had(2), Duration::from_millis(90), "the only other one has had 90");
         waits(&mut queue, 4, 1);
