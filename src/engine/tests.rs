@@ -3,6 +3,7 @@
 mod crossing;
 mod overflow;
 mod scoring;
+mod threads;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
