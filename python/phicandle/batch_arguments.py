@@ -109,7 +109,7 @@ class Teller:
         InvalidParameterError: `progress` is something else.
     """
 
-    def __init__(self, progress: object, total: int | None) -> None:
+    def __init__(self, progress: Any, total: int | None) -> None:
         if not isinstance(progress, bool) and not callable(progress):
             raise InvalidParameterError(
                 f"progress must be True, False or a callable, not {shown(progress)}.",

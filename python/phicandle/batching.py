@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .params import SamplingParams
     from .types import AsyncPrompts, BatchProgress, Prompt, SamplingOverrides
 
-    Kind = TypeVar("Kind", Batch, AsyncBatch)
+    _Kind = TypeVar("_Kind", Batch, AsyncBatch)
 
 
 class Batching(Loaded):
@@ -457,7 +457,7 @@ class Batching(Loaded):
 
     def _of_kind(
         self,
-        kind: type[Kind],
+        kind: type[_Kind],
         where: str,
         prompts: object,
         params: object,
@@ -466,7 +466,7 @@ class Batching(Loaded):
         progress: object,
         *,
         ordered: bool,
-    ) -> Kind:
+    ) -> _Kind:
         from .batch_arguments import Prompts, Teller
 
         source = Prompts(prompts, params, overrides, where, can_wait=kind.can_wait)
