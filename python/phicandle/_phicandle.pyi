@@ -33,7 +33,7 @@ END: Final[int]
 
 _TokenLogprob: TypeAlias = tuple[int, float, bytes, tuple[tuple[int, float, bytes], ...]]
 _Event: TypeAlias = tuple[int, str, tuple[int, ...], tuple[_TokenLogprob, ...] | None]
-_Prompt: TypeAlias = tuple[str, str | list[int]]
+_Prompt: TypeAlias = tuple[str, str | list[int] | tuple[str, str]]
 _ProgressCallback: TypeAlias = Callable[[str, int, int | None], object]
 
 class _Options(TypedDict):
@@ -79,6 +79,7 @@ class _Params(TypedDict):
     logprobs: int | None
     prompt_logprobs: int | None
     timeout: float | None
+    overflow: str
 
 class _Outcome(TypedDict):
     finish_reason: FinishReason
@@ -113,6 +114,7 @@ class RawStream:
     def written(self) -> tuple[str, tuple[int, ...], tuple[_TokenLogprob, ...] | None]: ...
     def outcome(self) -> _Outcome | None: ...
     def done(self) -> bool: ...
+    def dropped(self) -> tuple[int, int]: ...
     def cancelled(self) -> bool: ...
     def cancel(self) -> None: ...
     def wake(self, waker: RawWaker, key: int) -> None: ...
