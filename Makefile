@@ -2,7 +2,8 @@
 # `python3 scripts/tasks.py test`. Needed: Rust (see rust-version in Cargo.toml) and Python 3.10 or later.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format test-rust test-python wheel stubs readme fuzz sanitize bench accuracy clean
+.PHONY: help demo test lint format test-rust test-schedules test-python wheel stubs readme fuzz sanitize bench accuracy \
+	concurrency clean
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
 PYTHON ?= $(firstword $(foreach name,python3 python python3.14 python3.13 python3.12 python3.11 python3.10,\
@@ -30,6 +31,9 @@ format: ## Format Rust and Python in place
 test-rust: ## Rust tests only
 	$(TASK) test-rust
 
+test-schedules: ## Where threads meet, in every order of their steps
+	$(TASK) test-schedules
+
 test-python: ## Build and install the wheel, then pytest against it (ARGS="-k name" for some)
 	$(TASK) test-python $(ARGS)
 
@@ -53,6 +57,9 @@ bench: ## Compare with other engines (ARGS="--quick"); or one criterion benchmar
 
 accuracy: ## Compare logits with float64 and other engines; writes docs/accuracy.md
 	$(TASK) accuracy $(ARGS)
+
+concurrency: ## Measure many at once (ARGS="--quick"); writes docs/concurrency.md
+	$(TASK) concurrency $(ARGS)
 
 clean: ## Remove what the targets above have made
 	$(TASK) clean

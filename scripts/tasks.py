@@ -31,6 +31,8 @@ ALLOWLIST = ROOT / "tests" / "stubtest-allowlist.txt"
 
 # `pip install --group` came with 25.1; the pip inside a new environment may be older.
 PIP = "pip==26.3"
+# Where threads meet, in every order: a crate of its own, which builds without Candle.
+SCHEDULES = ROOT / "tests" / "schedules" / "Cargo.toml"
 # Every set of Cargo features that builds offline on any platform. The devices need their vendors' toolchains.
 FEATURE_SETS: tuple[tuple[str, ...], ...] = (
     (),
@@ -151,6 +153,7 @@ def cargo_metadata() -> dict[str, object]:
 def check_format() -> None:
     """rustfmt and ruff, changing nothing."""
     run(["cargo", "fmt", "--check"])
+    run(["cargo", "fmt", "--check", "--manifest-path", SCHEDULES])
     run([executable(tools(), "ruff"), "format", "--check", "."])
 
 
@@ -208,6 +211,12 @@ def test_rust() -> None:
     run(["cargo", "test", "--locked", "--no-fail-fast", "--", "--show-output"], log=CARGO_LOG)
 
 
+def test_schedules() -> None:
+    """The places where threads meet, in every order of their steps."""
+    command: list[str | Path] = ["cargo", "test", "--locked", "--manifest-path", SCHEDULES]
+    run([*command, "--target-dir", TARGET / "schedules", "--", "--show-output"], log=CARGO_LOG)
+
+
 def install_wheel(venv: Path) -> None:
     """Build the wheel in the dev profile and install it, with the package index off: it must need nothing else."""
     python = executable(venv, "python")
@@ -258,17 +267,19 @@ def check_stubs() -> None:
 
 
 def check_performance() -> None:
-    """The README's table of speeds and the page of accuracy say what their newest records say."""
+    """The README's table of speeds and the pages of measurements say what their newest records say."""
     run([sys.executable, ROOT / "benches" / "compare.py", "--check"])
+    run([sys.executable, ROOT / "benches" / "concurrency", "--check"])
     run([executable(tools(), "python"), ROOT / "benches" / "accuracy.py", "--check"])
 
 
 TESTS: dict[str, Callable[[], None]] = {
     "Rust tests": test_rust,
+    "Orders of threads": test_schedules,
     "Wheel, built and installed": lambda: install_wheel(tools()),
     "Python tests against the wheel": test_python,
     "Stubs against the wheel": check_stubs,
-    "Table of speeds, page of accuracy": check_performance,
+    "Table of speeds, pages of measurements": check_performance,
 }
 
 
@@ -442,6 +453,7 @@ def target_demo() -> int:
 def target_format() -> int:
     """Format Rust and Python in place."""
     run(["cargo", "fmt"])
+    run(["cargo", "fmt", "--manifest-path", SCHEDULES])
     ruff = executable(tools(), "ruff")
     run([ruff, "check", "--fix-only", "--quiet", "."])
     run([ruff, "format", "."])
@@ -512,6 +524,16 @@ def target_accuracy(*arguments: str) -> int:
     return 0
 
 
+def target_concurrency(*arguments: str) -> int:
+    """Measure how the release wheel serves many at once, and write docs/concurrency.md."""
+    words = list(arguments)
+    venv = make_venv(".venv-bench", "bench")
+    if "--phicandle" not in words:
+        words += ["--phicandle", str(release_environment(venv))]
+    run([executable(venv, "python"), ROOT / "benches" / "concurrency", "--install", *words], venv=venv)
+    return 0
+
+
 def release_environment(venv: Path) -> Path:
     """A Python with phicandle as users get it: the release wheel, built here."""
     python = executable(venv, "python")
@@ -556,6 +578,12 @@ def target_test_rust() -> int:
     return 0
 
 
+def target_test_schedules() -> int:
+    """The places where threads meet alone."""
+    test_schedules()
+    return 0
+
+
 def target_test_python(*arguments: str) -> int:
     """The wheel and pytest, with pytest's own arguments if any."""
     return with_wheel(lambda: run_pytest(arguments))
@@ -567,6 +595,7 @@ TARGETS: dict[str, Callable[..., int]] = {
     "lint": lambda: 0 if run_stages(LINT) else 1,
     "format": target_format,
     "test-rust": target_test_rust,
+    "test-schedules": target_test_schedules,
     "test-python": target_test_python,
     "wheel": target_wheel,
     "stubs": lambda: with_wheel(check_stubs),
@@ -575,6 +604,7 @@ TARGETS: dict[str, Callable[..., int]] = {
     "sanitize": target_sanitize,
     "bench": target_bench,
     "accuracy": target_accuracy,
+    "concurrency": target_concurrency,
     "clean": target_clean,
 }
 

@@ -40,6 +40,7 @@ pub mod model;
 #[cfg(feature = "python")]
 mod python;
 pub mod sampling;
+mod sync;
 pub mod tokenizer;
 
 pub use error::{Error, ErrorKind, Result};

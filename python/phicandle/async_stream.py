@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 from . import _phicandle
-from .chunk import Chunk
-from .completion import read
+from .completion import joined, read
 from .stream import chunk_of, finished, seconds, shown, timed_out
 from .waker import LoopWaker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
-    from typing import TypeVar
 
     from typing_extensions import Self
 
+    from .chunk import Chunk
     from .completion import Completion
     from .loaded import Loaded
-
-    T = TypeVar("T")
 
 
 class AsyncStream:
@@ -69,24 +66,14 @@ class AsyncStream:
         """
         if self._closed:
             raise StopAsyncIteration
-        # Between two chunks the other tasks have their turn, also when the answer is ahead of its reader.
-        await asyncio.sleep(0)
-        self._raw.until_end(False)
-        while (event := await look(self._raw.next))[0] == _phicandle.PENDING:
-            await self._news()
-            self._raw.until_end(False)
-        if event[0] == _phicandle.CHUNK and event[3] is None:
-            return Chunk(event[1], event[2])
-        if event[0] != _phicandle.CHUNK:
-            self._waker.forget(self._key)
-        chunk = chunk_of(self._raw, event, self._generator.info.name)
+        chunk = self._chunk(await self._event())
         if chunk is None:
             raise StopAsyncIteration
         return chunk
 
     @property
     def text(self) -> str:
-        """The text that has been taken from the stream so far."""
+        """The text that has been taken from the stream so far; with `n=`, that of the first answer."""
         return self._raw.written()[0]
 
     @property
@@ -104,7 +91,7 @@ class AsyncStream:
     async def aclose(self) -> None:
         """Ends the answer and the iteration. Closing twice does nothing."""
         self._closed = True
-        self._raw.cancel()
+        self.cancel()
         self._waker.forget(self._key)
 
     async def result(self, timeout: float | None = None) -> Completion:
@@ -125,17 +112,12 @@ class AsyncStream:
         """
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + seconds(timeout)
-        model = self._generator.info.name
-        # The other tasks have their turn, also when the answer is there.
-        await asyncio.sleep(0)
         while True:
-            # A task that iterates meanwhile has to be told of every chunk, and so is this one then.
-            self._raw.until_end(not self._waker.is_awaited(self._key))
-            if await look(self._raw.rest) != _phicandle.PENDING:
-                self._waker.forget(self._key)
-                return finished(self._raw, model)
-            if not await self._news(end):
-                raise timed_out(timeout, read(self._raw, model))
+            event = await self._event(end)
+            if event[0] == _phicandle.PENDING:
+                raise timed_out(timeout, self.partial())
+            if event[0] == _phicandle.END or (event[0] == _phicandle.LAST and self.done):
+                return self._whole()
 
     def partial(self) -> Completion:
         """Returns what has been taken from the stream so far, without waiting.
@@ -161,30 +143,86 @@ class AsyncStream:
     def __repr__(self) -> str:
         return shown("AsyncStream", self._raw, closed=self._closed)
 
-    async def _news(self, end: float | None = None) -> bool:
-        """Waits until there may be news of the answer; false when the loop's clock is past `end` before that."""
-        try:
-            if end is None:
-                await self._waker.wait(self._key)
-            else:
-                left = end - asyncio.get_running_loop().time()
-                await asyncio.wait_for(self._waker.wait(self._key), max(0.0, left))
-        except asyncio.TimeoutError:
-            return False
-        except asyncio.CancelledError:
-            self._raw.cancel()
-            raise
-        return True
+    async def _event(self, end: float | None = None) -> _phicandle._Event:
+        # Between two chunks the other tasks have their turn, also when the answer is ahead of its reader.
+        await asyncio.sleep(0)
+        while True:
+            try:
+                event = self._take()
+            except SystemExit:
+                # The interpreter ends, and so would this thread; but it is the event loop's, and has other tasks.
+                await asyncio.get_running_loop().create_future()
+                raise
+            if event[0] != _phicandle.PENDING:
+                if event[0] != _phicandle.CHUNK:
+                    self._waker.forget(self._key)
+                return event
+            try:
+                if end is None:
+                    await self._waker.wait(self._key)
+                else:
+                    left = end - asyncio.get_running_loop().time()
+                    await asyncio.wait_for(self._waker.wait(self._key), max(0.0, left))
+            except asyncio.TimeoutError:
+                return event
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+
+    def _take(self) -> _phicandle._Event:
+        return self._raw.next(0.0)
+
+    def _chunk(self, event: _phicandle._Event) -> Chunk | None:
+        return chunk_of(self._raw, event, self._generator.info.name)
+
+    def _whole(self) -> Completion:
+        return finished(self._raw, self._generator.info.name)
 
 
-async def look(door: Callable[[float], T]) -> T:
-    """Looks through a door of the native stream without waiting.
+class AsyncChoiceStream(AsyncStream):
+    """Several answers to one prompt while they are being written: an `AsyncStream` whose chunks differ in `index`."""
 
-    At the end of the interpreter a door ends the thread that passes through it. To a thread with an event loop the loop
-    belongs, and its other tasks: there only this one stops, waiting for what does not come any more.
-    """
-    try:
-        return door(0.0)
-    except SystemExit:
-        await asyncio.get_running_loop().create_future()
-        raise
+    __slots__ = ("_index", "_raws", "_turn")
+
+    def __init__(self, generator: Loaded, raws: list[_phicandle.RawStream], waker: LoopWaker) -> None:
+        super().__init__(generator, raws[0], waker)
+        self._raws = raws
+        self._index = 0
+        self._turn = deque(range(len(raws)))
+        for raw in raws[1:]:
+            raw.wake(waker.raw, self._key)
+
+    @property
+    def done(self) -> bool:
+        """Whether all the answers have ended."""
+        return all(raw.done() for raw in self._raws)
+
+    def cancel(self) -> None:
+        """Ends all the answers now. What was written stays readable."""
+        for raw in self._raws:
+            raw.cancel()
+
+    def partial(self) -> Completion:
+        """Returns what has been taken of all the answers so far, without waiting."""
+        return joined([read(raw, self._generator.info.name) for raw in self._raws])
+
+    def _take(self) -> _phicandle._Event:
+        """The next event of any answer; the answers take turns. One that fails takes the others with it."""
+        for _ in range(len(self._turn)):
+            self._index = index = self._turn.popleft()
+            try:
+                event = self._raws[index].next(0.0)
+            except BaseException:
+                self.cancel()
+                raise
+            if event[0] in (_phicandle.PENDING, _phicandle.CHUNK):
+                self._turn.append(index)
+            if event[0] in (_phicandle.LAST, _phicandle.CHUNK):
+                return event
+        return _phicandle.PENDING if self._turn else _phicandle.END, "", (), None
+
+    def _chunk(self, event: _phicandle._Event) -> Chunk | None:
+        return chunk_of(self._raws[self._index], event, self._generator.info.name, self._index)
+
+    def _whole(self) -> Completion:
+        return joined([finished(raw, self._generator.info.name) for raw in self._raws])

@@ -22,7 +22,7 @@ class Chunk(str):
     Attributes:
         token_ids: The tokens whose text completed with this chunk.
         logprobs: With `logprobs=`, how likely each of `token_ids` was; else `None`.
-        index: Which of several answers this belongs to: 0 in this version. (`str.index` is hidden by it; use `find`.)
+        index: Which answer of `n=` this belongs to, from 0. (`str.index` is hidden by it; use `find`.)
         finish_reason: On the last chunk "stop", "length", "cancelled" or "timeout"; else `None`.
         usage: On the last chunk, the tokens read and written; else `None`.
         metrics: On the last chunk, the times taken; else `None`.
@@ -52,7 +52,6 @@ class Chunk(str):
         usage: Usage | None = None,
         metrics: Metrics | None = None,
         logprobs: tuple[TokenLogprob, ...] | None = None,
-        *,
         index: int = 0,
     ) -> Self:
         """Makes a chunk; only phicandle itself needs to."""
@@ -66,5 +65,5 @@ class Chunk(str):
         return chunk
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = (str(self), self.token_ids, self.finish_reason, self.usage, self.metrics, self.logprobs)
-        return Chunk, fields
+        end = (self.finish_reason, self.usage, self.metrics)
+        return Chunk, (str(self), self.token_ids, *end, self.logprobs, self.index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .likelihood import TokenLogprob, openai_chat, openai_text, token_logprobs
-from .record import Record
+from .record import Record, restore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +46,33 @@ class Usage(Record):
                 "cached_tokens": cached_tokens,
             }
         )
+
+
+class Dropped(Record):
+    """What was left out of a prompt, as `overflow=` allows. False when that is nothing.
+
+    Args:
+        turns: Whole turns, the oldest of the conversation.
+        tokens: By how many tokens the prompt became shorter.
+
+    Example:
+        >>> from phicandle import Generator
+        >>> with Generator("demo", context_length=128) as generator:
+        ...     answer = generator.generate("ice " * 500, max_tokens=16, overflow="truncate_middle")
+        >>> bool(answer.dropped), answer.usage.prompt_tokens <= 112
+        (True, True)
+    """
+
+    __slots__ = ("turns", "tokens")  # noqa: RUF023 - the order of the fields
+
+    turns: int
+    tokens: int
+
+    def __init__(self, *, turns: int = 0, tokens: int = 0) -> None:
+        self._fill({"turns": turns, "tokens": tokens})
+
+    def __bool__(self) -> bool:
+        return bool(self.turns or self.tokens)
 
 
 class Metrics(Record):
@@ -145,11 +172,14 @@ class Completion(Record):
         logprobs: With `logprobs=`, how likely each of `token_ids` was; else `None`.
         prompt_logprobs: With `prompt_logprobs=`, how likely each token of the prompt was, the first one `None` as it
             follows nothing; else `None`.
+        dropped: What `overflow=` left out of the prompt.
+        choices: With `n=`, all the answers. Everything else here is that of the first one, except that `usage` counts
+            the tokens written of all.
 
     Attributes:
         parsed: `None` in this version.
         tool_calls: `()` in this version.
-        choices: All the answers to the prompt: this one, in this version.
+        choices: All the answers to the prompt, in the order of their seeds: this one, unless `n=` asked for more.
 
     Example:
         >>> from phicandle import Generator
@@ -172,6 +202,8 @@ class Completion(Record):
         "tool_calls",
         "seed",
         "model",
+        "dropped",
+        "_choices",
     )
 
     text: str
@@ -186,6 +218,8 @@ class Completion(Record):
     tool_calls: tuple[()]
     seed: int | None
     model: str
+    dropped: Dropped
+    _choices: tuple[Completion, ...]
 
     def __init__(
         self,
@@ -200,6 +234,8 @@ class Completion(Record):
         model: str = "",
         logprobs: tuple[TokenLogprob, ...] | None = None,
         prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None,
+        dropped: Dropped | None = None,
+        choices: tuple[Completion, ...] = (),
     ) -> None:
         self._fill(
             {
@@ -215,13 +251,26 @@ class Completion(Record):
                 "tool_calls": (),
                 "seed": seed,
                 "model": model,
+                "dropped": Dropped() if dropped is None else dropped,
+                "_choices": choices,
             }
         )
 
     @property
     def choices(self) -> tuple[Completion, ...]:
-        """All the answers to the prompt: this one, in this version."""
-        return (self,)
+        """All the answers to the prompt, in the order of their seeds: this one, unless `n=` asked for more."""
+        return self._choices or (self,)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the fields as a new `dict`, nested records as nested dicts.
+
+        Returns:
+            The fields by name, and of several answers "choices" with a `dict` for each.
+        """
+        values = super().as_dict()
+        if self._choices:
+            values["choices"] = [choice.as_dict() for choice in self._choices]
+        return values
 
     def __str__(self) -> str:
         return self.text
@@ -252,8 +301,23 @@ class Completion(Record):
 
         if kind not in ("chat", "text"):
             raise wrong("kind", '"chat" or "text"', kind)
+        return {
+            "id": ("chatcmpl-" if kind == "chat" else "cmpl-") + _random_id(),
+            "object": "chat.completion" if kind == "chat" else "text_completion",
+            "created": int(time.time()),
+            "model": self.model,
+            "choices": [choice._openai_choice(kind, index) for index, choice in enumerate(self.choices)],
+            "usage": {
+                "prompt_tokens": self.usage.prompt_tokens,
+                "completion_tokens": self.usage.completion_tokens,
+                "total_tokens": self.usage.total_tokens,
+                "prompt_tokens_details": {"cached_tokens": self.usage.cached_tokens},
+            },
+        }
+
+    def _openai_choice(self, kind: str, index: int) -> dict[str, Any]:
         reason: str | None = self.finish_reason
-        choice: dict[str, Any] = {"index": 0}
+        choice: dict[str, Any] = {"index": index}
         if kind == "chat":
             choice["message"] = {"role": "assistant", "content": self.text}
         else:
@@ -264,19 +328,7 @@ class Completion(Record):
             ended = self.token_ids[-1:] == (self.stop_reason,)
             choice["logprobs"] = shape(self.logprobs[:-1] if ended else self.logprobs)
         choice["finish_reason"] = "length" if reason in ("cancelled", "timeout") else reason
-        return {
-            "id": ("chatcmpl-" if kind == "chat" else "cmpl-") + _random_id(),
-            "object": "chat.completion" if kind == "chat" else "text_completion",
-            "created": int(time.time()),
-            "model": self.model,
-            "choices": [choice],
-            "usage": {
-                "prompt_tokens": self.usage.prompt_tokens,
-                "completion_tokens": self.usage.completion_tokens,
-                "total_tokens": self.usage.total_tokens,
-                "prompt_tokens_details": {"cached_tokens": self.usage.cached_tokens},
-            },
-        }
+        return choice
 
 
 def read(raw: _phicandle.RawStream, model: str) -> Completion:
@@ -284,8 +336,9 @@ def read(raw: _phicandle.RawStream, model: str) -> Completion:
     outcome = raw.outcome()
     text, token_ids, found = raw.written()
     logprobs = token_logprobs(found)
+    dropped = missing(raw)
     if outcome is None:
-        return Completion(text, token_ids=token_ids, model=model, logprobs=logprobs)
+        return Completion(text, token_ids=token_ids, model=model, logprobs=logprobs, dropped=dropped)
     prompt = token_logprobs(outcome["prompt_logprobs"])
     return Completion(
         text,
@@ -298,7 +351,29 @@ def read(raw: _phicandle.RawStream, model: str) -> Completion:
         model=model,
         logprobs=logprobs,
         prompt_logprobs=None if prompt is None else (None, *prompt),
+        dropped=dropped,
     )
+
+
+def missing(raw: _phicandle.RawStream) -> Dropped:
+    """Returns what the prompt of a raw stream lacks."""
+    turns, tokens = raw.dropped()
+    return Dropped(turns=turns, tokens=tokens)
+
+
+def joined(choices: list[Completion]) -> Completion:
+    """Returns the answers to one prompt as one `Completion`."""
+    first = choices[0]
+    if len(choices) == 1:
+        return first
+    usage = Usage(
+        prompt_tokens=first.usage.prompt_tokens,
+        completion_tokens=sum(choice.usage.completion_tokens for choice in choices),
+        cached_tokens=first.usage.cached_tokens,
+    )
+    values = {name: getattr(first, name) for name in Completion.__slots__}
+    whole: Completion = restore(Completion, values | {"usage": usage, "_choices": tuple(choices)})
+    return whole
 
 
 def _random_id() -> str:

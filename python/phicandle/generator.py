@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from . import _phicandle
+from .batching import Batching
 from .errors import ForkError
 from .info import MemoryPlan
 from .recipe import anchored, callback, full, options
 from .scoring import Scoring
-from .stream import Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from typing_extensions import Unpack
 
     from .async_stream import AsyncStream
+    from .chat import Chat
     from .completion import Completion
     from .params import SamplingParams
+    from .stream import Stream
     from .types import (
         Backend,
         Device,
         GeneratorAliases,
         KvDtype,
+        Message,
         Progress,
         Prompt,
         SamplingOverrides,
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     )
 
 
-class Generator(Scoring):
+class Generator(Batching, Scoring):
     """A loaded model that answers prompts.
 
     One object serves any number of threads and tasks: their answers are computed together, and the GIL is free while
@@ -150,13 +154,15 @@ class Generator(Scoring):
 
         Args:
             prompt: A sentence, which becomes one user turn of the chat template (one that begins with a control
-                token of the template is taken as it is); a list of messages (`{"role": ..., "content": ...}`); or a
-                list of token ids.
+                token of the template is taken as it is); a list of messages (`{"role": ..., "content": ...}`), in
+                which an answer may bring the `token_ids` of its `Completion`, so that they are not cut anew out of
+                its text; or a list of token ids.
             params: How to sample and when to end; `None` = the defaults of `SamplingParams`.
             **overrides: Fields of `SamplingParams`, or their aliases, that go before `params`.
 
         Returns:
-            The running answer.
+            The running answer. With `n=`, chunks of all the answers come as they are written, each with its `index`;
+            `result()` has all `choices`.
 
         Raises:
             InvalidParameterError: The prompt or a parameter cannot be used.
@@ -173,7 +179,7 @@ class Generator(Scoring):
             >>> len(answer.splitlines())
             3
         """
-        return Stream(self, self._submit(prompt, params, overrides, "stream"))
+        return self._stream(self._submit(prompt, params, overrides, "stream"))
 
     def generate(
         self, prompt: Prompt, params: SamplingParams | None = None, /, **overrides: Unpack[SamplingOverrides]
@@ -186,7 +192,7 @@ class Generator(Scoring):
             **overrides: As for `stream`.
 
         Returns:
-            The answer. With `timeout=` it may be incomplete: see `finish_reason`.
+            The answer; with `n=`, all of them in `choices`. With `timeout=` it may be incomplete: see `finish_reason`.
 
         Raises:
             GenerationCancelled: The generator was closed meanwhile.
@@ -198,7 +204,7 @@ class Generator(Scoring):
             >>> Generator("demo").generate("Write a haiku about ice hockey", max_tokens=3).finish_reason
             'length'
         """
-        with Stream(self, self._submit(prompt, params, overrides, "generate")) as stream:
+        with self._stream(self._submit(prompt, params, overrides, "generate")) as stream:
             return stream.result()
 
     def astream(
@@ -227,10 +233,8 @@ class Generator(Scoring):
             >>> len(asyncio.run(main()).splitlines())
             3
         """
-        from .async_stream import AsyncStream
-
         waker = self._waker()
-        return AsyncStream(self, self._submit(prompt, params, overrides, "astream"), waker)
+        return self._astream(self._submit(prompt, params, overrides, "astream"), waker)
 
     async def agenerate(
         self, prompt: Prompt, params: SamplingParams | None = None, /, **overrides: Unpack[SamplingOverrides]
@@ -256,6 +260,61 @@ class Generator(Scoring):
         """
         async with self.astream(prompt, params, **overrides) as stream:
             return await stream.result()
+
+    def chat(
+        self,
+        system: str | None = None,
+        messages: Sequence[Message] | Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Chat:
+        """Begins a conversation that remembers its turns.
+
+        Args:
+            system: The system message; `None` = none.
+            messages: What was said before: a list of messages (`{"role": ..., "content": ...}`).
+            tools: JSON schemas of functions that the model may call, where its chat template has a place for them.
+
+        Returns:
+            The conversation. Any number of them may share this generator.
+
+        Raises:
+            InvalidParameterError: An argument cannot be used.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> chat = Generator("demo").chat()
+            >>> answer = chat.send("Write a haiku about ice hockey")
+            >>> len(chat.messages)
+            2
+        """
+        from .chat import Chat
+
+        return Chat(self, system, messages, tools)
+
+    def load_chat(self, path: StrPath) -> Chat:
+        """Goes on with a conversation that `Chat.save` has written: the same as `Chat.load(generator, path)`.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The conversation.
+
+        Raises:
+            ChatFileError: The file cannot be read, or does not hold a conversation; `place` names the key at fault.
+
+        Example:
+            >>> import os, tempfile
+            >>> from phicandle import Generator
+            >>> generator = Generator("demo")
+            >>> path = os.path.join(tempfile.mkdtemp(), "chat.json")
+            >>> generator.chat("Be brief.").save(path)
+            >>> generator.load_chat(path).system
+            'Be brief.'
+        """
+        from .chat import Chat
+
+        return Chat.load(self, path)
 
     @staticmethod
     def estimate(

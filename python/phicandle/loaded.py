@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from . import _phicandle
+from .errors import InvalidParameterError
 from .info import EngineStats, model_info
-from .params import resolve
+from .params import each_choice, resolve
 from .prompt import prepare
 from .recipe import callback, options
+from .stream import Stream
 from .tokenizer import Tokenizer
 
 TYPE_CHECKING = False
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .async_stream import AsyncStream
     from .info import ModelInfo
     from .params import SamplingParams
     from .types import Prompt, SamplingOverrides
@@ -84,9 +87,44 @@ class Loaded:
 
     def _submit(
         self, prompt: Prompt, params: SamplingParams | None, overrides: SamplingOverrides, where: str
-    ) -> _phicandle.RawStream:
+    ) -> list[_phicandle.RawStream]:
+        """Starts an answer, or several with `n=`: all of them or none."""
         resolved = resolve(params, overrides, where)
-        return self._raw.submit(prepare(prompt, resolved.template), resolved.raw())
+        asked = each_choice(resolved)
+        if len(asked) > 1:
+            self._check_choices(len(asked))
+        prepared = prepare(prompt, resolved.template)
+        raws: list[_phicandle.RawStream] = []
+        try:
+            for request in asked:
+                raws.append(self._raw.submit(prepared, request))  # noqa: PERF401 - those before a failure are cancelled
+        except BaseException:
+            for raw in raws:
+                raw.cancel()
+            raise
+        return raws
+
+    def _check_choices(self, n: int) -> None:
+        most = self._recipe["max_batch"] + self._recipe["max_queue"]
+        if n > most:
+            raise InvalidParameterError(
+                f"n is {n}, and this generator takes in {most} requests at once: max_batch and max_queue together.",
+                hint="Ask for fewer answers, use batch(), or make the Generator with a larger max_queue=.",
+                parameter="n",
+            )
+
+    def _stream(self, raws: list[_phicandle.RawStream]) -> Stream:
+        if len(raws) == 1:
+            return Stream(self, raws[0])
+        # Imported here: sockets would slow the import of the package.
+        from .choices import ChoiceStream
+
+        return ChoiceStream(self, raws)
+
+    def _astream(self, raws: list[_phicandle.RawStream], waker: LoopWaker) -> AsyncStream:
+        from .async_stream import AsyncChoiceStream, AsyncStream
+
+        return AsyncStream(self, raws[0], waker) if len(raws) == 1 else AsyncChoiceStream(self, raws, waker)
 
     def _waker(self) -> LoopWaker:
         import asyncio

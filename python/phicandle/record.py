@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class Record:
     """A read-only value with named fields: equality, hash, repr, copy and pickle follow the fields.
 
-    A subclass lists its fields in `__slots__` and fills them in `__init__` with `_fill`.
+    A subclass lists its fields in `__slots__` and fills them in `__init__` with `_fill`. A field whose name begins with
+    `_` counts for equality, hash and pickle, and is not shown.
     """
 
     __slots__: tuple[str, ...] = ()
@@ -33,10 +34,13 @@ class Record:
             >>> Usage(prompt_tokens=3, completion_tokens=4).as_dict()["total_tokens"]
             7
         """
-        values = {name: getattr(self, name) for name in self.__slots__}
+        values = {name: getattr(self, name) for name in self._shown()}
         return {
             name: value.as_dict() if isinstance(value, Record) else value for name, value in values.items()
         }
+
+    def _shown(self) -> list[str]:
+        return [name for name in self.__slots__ if not name.startswith("_")]
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is read-only: {name!r} cannot be set")
@@ -45,7 +49,7 @@ class Record:
         raise AttributeError(f"{type(self).__name__} is read-only: {name!r} cannot be deleted")
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown())
         return f"{type(self).__name__}({fields})"
 
     def __eq__(self, other: object) -> bool:
@@ -60,7 +64,7 @@ class Record:
         return restore, (type(self), {name: getattr(self, name) for name in self.__slots__})
 
 
-def restore(cls: type[Record], values: dict[str, Any]) -> Record:
+def restore(cls: type[Record], values: dict[str, Any]) -> Any:
     """Makes a record from its fields, as pickle and copy do."""
     record = cls.__new__(cls)
     record._fill(values)

@@ -61,18 +61,14 @@ class Stream:
         """
         if self._closed:
             raise StopIteration
-        event = self._raw.next(None)
-        if event[0] == _phicandle.CHUNK and event[3] is None:
-            # Nearly all of them, so without a call more: after a pass of a large model nothing is left in a cache.
-            return Chunk(event[1], event[2])
-        chunk = chunk_of(self._raw, event, self._generator.info.name)
+        chunk = chunk_of(self._raw, self._raw.next(None), self._generator.info.name)
         if chunk is None:
             raise StopIteration
         return chunk
 
     @property
     def text(self) -> str:
-        """The text that has been taken from the stream so far."""
+        """The text that has been taken from the stream so far; with `n=`, that of the first answer."""
         return self._raw.written()[0]
 
     @property
@@ -90,7 +86,7 @@ class Stream:
     def close(self) -> None:
         """Ends the answer and the iteration. Closing twice does nothing."""
         self._closed = True
-        self._raw.cancel()
+        self.cancel()
 
     def result(self, timeout: float | None = None) -> Completion:
         """Waits for the end and returns the whole answer, including the chunks that were iterated before.
@@ -107,11 +103,15 @@ class Stream:
             GenerationCancelled: The generator was closed.
             PhicandleError: The answer failed, as the error says.
         """
-        kind = self._raw.rest(None if timeout is None else seconds(timeout))
-        model = self._generator.info.name
-        if kind == _phicandle.PENDING:
-            raise timed_out(timeout, read(self._raw, model))
-        return finished(self._raw, model)
+        import time
+
+        end = None if timeout is None else time.monotonic() + seconds(timeout)
+        while True:
+            kind = self._read(None if end is None else max(0.0, end - time.monotonic()))
+            if kind == _phicandle.PENDING:
+                raise timed_out(timeout, self.partial())
+            if kind in (_phicandle.LAST, _phicandle.END):
+                return self._whole()
 
     def partial(self) -> Completion:
         """Returns what has been taken from the stream so far, without waiting.
@@ -135,6 +135,13 @@ class Stream:
     def __repr__(self) -> str:
         return shown("Stream", self._raw, closed=self._closed)
 
+    def _read(self, timeout: float | None) -> int:
+        """Reads up to the end, or until the time runs out, and returns the kind of the event that it came to."""
+        return self._raw.rest(timeout)
+
+    def _whole(self) -> Completion:
+        return finished(self._raw, self._generator.info.name)
+
 
 def shown(name: str, raw: _phicandle.RawStream, *, closed: bool) -> str:
     """Returns how a stream shows itself; in a forked child too, where nothing else may be asked of it."""
@@ -145,15 +152,15 @@ def shown(name: str, raw: _phicandle.RawStream, *, closed: bool) -> str:
         return f"<phicandle.{name} of the parent process>"
 
 
-def chunk_of(raw: _phicandle.RawStream, event: _phicandle._Event, model: str) -> Chunk | None:
+def chunk_of(raw: _phicandle.RawStream, event: _phicandle._Event, model: str, index: int = 0) -> Chunk | None:
     """Returns an event of a raw stream as a chunk; `None` at the end."""
     kind, text, token_ids, found = event
     logprobs = token_logprobs(found)
     if kind == _phicandle.CHUNK:
-        return Chunk(text, token_ids, logprobs=logprobs)
+        return Chunk(text, token_ids, logprobs=logprobs, index=index)
     if kind == _phicandle.LAST:
         whole = finished(raw, model)
-        return Chunk(text, token_ids, whole.finish_reason, whole.usage, whole.metrics, logprobs)
+        return Chunk(text, token_ids, whole.finish_reason, whole.usage, whole.metrics, logprobs, index)
     return None
 
 

@@ -20,7 +20,7 @@ class LoopWaker:
 
     def __init__(self) -> None:
         self.raw = _phicandle.RawWaker()
-        self._socket = socket.socket(fileno=self.raw.take_socket())
+        self._socket = socket.socket(fileno=self.raw.socket())
         self._socket.setblocking(False)
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         self._ready: set[int] = set()
@@ -32,10 +32,6 @@ class LoopWaker:
         """Returns a number by which a new stream is known here."""
         self._keys += 1
         return self._keys
-
-    def is_awaited(self, key: int) -> bool:
-        """Whether a task waits for the stream `key`."""
-        return key in self._waiting
 
     def forget(self, key: int) -> None:
         """Drops what is kept about a stream that has ended."""

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::answer::TICK;
@@ -13,6 +12,7 @@ use super::log_lines::Drawn;
 use super::{Demo, Outcome, models};
 use crate::engine::{Engine, Event, FinishReason, Poll, Prompt, ScoreRequest, Window, stride_windows};
 use crate::error::Error;
+use crate::hub::count_bar;
 
 /// Scores a text window by window.
 pub(super) fn run(args: &PerplexityArgs, demo: &Demo, console: &mut Console<'_>) -> Outcome {
@@ -30,7 +30,7 @@ pub(super) fn run(args: &PerplexityArgs, demo: &Demo, console: &mut Console<'_>)
         )
         .into());
     }
-    let bar = bar(ids.len());
+    let bar = count_bar("scoring", "tokens", Some(ids.len() as u64));
     let drawn = (console.err_terminal && !console.quiet).then(|| Drawn::new(bar.clone()));
     let (mut sum, mut count, mut windows) = (0.0, 0_usize, 0_usize);
     for cut in stride_windows(ids.len(), window, stride) {
@@ -103,16 +103,6 @@ fn read(file: &Path, console: &mut Console<'_>) -> Result<String, Failure> {
         )
         .into()
     })
-}
-
-/// Tokens done, of how many, and how long it will take.
-fn bar(tokens: usize) -> ProgressBar {
-    let bar = ProgressBar::new(tokens as u64);
-    // A template that indicatif refuses leaves its default style.
-    if let Ok(style) = ProgressStyle::with_template("scoring [{wide_bar}] {pos}/{len} tokens ({eta})") {
-        bar.set_style(style);
-    }
-    bar
 }
 
 fn within(name: &str, value: usize, low: usize, high: usize) -> Result<usize, Failure> {

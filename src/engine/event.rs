@@ -1,13 +1,14 @@
 //! What a request sends back, and the queue that it travels through: from the worker to one reader.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use super::stats::{Metrics, Usage};
+use super::stats::{Dropped, Metrics, Usage};
 use crate::error::Error;
 use crate::sampling::TokenLogprob;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// One message of a request.
 #[derive(Debug, Clone)]
@@ -100,8 +101,8 @@ pub enum Poll {
     End,
 }
 
-/// Called after each event, from the worker's thread, with whether it is the last. It must not block.
-pub type Waker = Box<dyn Fn(bool) + Send + Sync>;
+/// Called after each event, from the worker's thread. It must not block.
+pub type Waker = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct Queue {
@@ -125,14 +126,14 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whoever has to know of what is new, which may be the `last`; `waiting` are the threads that waited when it came.
-    fn wake(&self, waiting: usize, last: bool) {
+    /// Tells whoever has to know of what is new; `waiting` are the threads that waited when it came.
+    fn wake(&self, waiting: usize) {
         // Even in vain, it is a system call.
         if waiting > 0 {
             self.ready.notify_all();
         }
         if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
-            waker(last);
+            waker();
         }
     }
 }
@@ -140,6 +141,7 @@ impl Shared {
 /// The reader's end of a request. Dropping it cancels the request.
 pub struct EventStream {
     shared: Arc<Shared>,
+    dropped: Dropped,
 }
 
 /// The worker's end of a request. Dropping it without a last event fails the request.
@@ -150,10 +152,21 @@ pub(super) struct EventSender {
 /// Both ends of a new request.
 pub(super) fn channel() -> (EventSender, EventStream) {
     let shared = Arc::new(Shared::default());
-    (EventSender { shared: Arc::clone(&shared) }, EventStream { shared })
+    (EventSender { shared: Arc::clone(&shared) }, EventStream { shared, dropped: Dropped::default() })
 }
 
 impl EventStream {
+    /// The stream of a prompt that lacks something.
+    pub(super) fn lacking(mut self, dropped: Dropped) -> Self {
+        self.dropped = dropped;
+        self
+    }
+
+    /// What was left out of the prompt, as [`SamplingParams::overflow`](crate::sampling::SamplingParams::overflow) allows.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
     /// The next event, waiting for it up to `wait`. Any number of threads may wait; each event goes to one of them.
     pub fn next(&self, wait: Duration) -> Poll {
         let deadline = Instant::now().checked_add(wait);
@@ -183,13 +196,13 @@ impl EventStream {
     /// Sets what is called after each event, for a reader that cannot wait.
     pub fn on_event(&self, waker: Waker) {
         *self.shared.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
-        let (due, last) = {
+        let due = {
             let queue = self.shared.queue();
-            (queue.ended || !queue.events.is_empty(), queue.ended)
+            queue.ended || !queue.events.is_empty()
         };
         if due {
             // Threads that wait were told when the events came.
-            self.shared.wake(0, last);
+            self.shared.wake(0);
         }
     }
 }
@@ -213,7 +226,7 @@ impl EventSender {
             queue.events.push_back(Event::Chunk(chunk));
             queue.waiting
         };
-        self.shared.wake(waiting, false);
+        self.shared.wake(waiting);
     }
 
     /// Sends the last event.
@@ -227,7 +240,7 @@ impl EventSender {
             queue.ended = true;
             queue.waiting
         };
-        self.shared.wake(waiting, true);
+        self.shared.wake(waiting);
     }
 }
 
@@ -291,19 +304,12 @@ mod tests {
     }
 
     #[test]
-    fn a_waker_is_told_of_waiting_events_and_of_the_last_one() {
+    fn a_late_waker_is_told_of_waiting_events() {
         let (sender, stream) = channel();
-        let chunk = || Chunk { text: "a".to_owned(), token_ids: vec![1], logprobs: None };
-        sender.chunk(chunk());
-        let calls = Arc::new(Mutex::new(Vec::new()));
+        sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1], logprobs: None });
+        let calls = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&calls);
-        stream.on_event(Box::new(move |last| seen.lock().unwrap().push(last)));
-        assert_eq!(*calls.lock().unwrap(), [false], "it came late");
-        sender.chunk(chunk());
-        drop(sender);
-        assert_eq!(*calls.lock().unwrap(), [false, false, true]);
-        let seen = Arc::clone(&calls);
-        stream.on_event(Box::new(move |last| seen.lock().unwrap().push(last)));
-        assert_eq!(*calls.lock().unwrap(), [false, false, true, true], "it came after the end");
+        stream.on_event(Box::new(move || seen.store(true, Ordering::SeqCst)));
+        assert!(calls.load(Ordering::SeqCst));
     }
 }

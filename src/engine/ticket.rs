@@ -1,7 +1,8 @@
 //! How many requests are inside the engine.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// A place in the engine, given back when dropped.
 pub(super) struct Ticket(Arc<AtomicUsize>);

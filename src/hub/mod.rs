@@ -32,7 +32,7 @@ use http::Client;
 use options::Settings;
 
 pub use options::{CancelFn, HubOptions, ProgressFn};
-pub use progress::{Progress, work_bar};
+pub use progress::{Progress, count_bar, work_bar};
 pub use shelf::CachedModel;
 pub use spec::{
     DEFAULT_FILE, DEFAULT_REPO, DEFAULT_REVISION, DEFAULT_TOKENIZER_REPO, ModelSpec, TOKENIZER_FILE,

@@ -40,6 +40,22 @@ pub fn work_bar(what: &'static str) -> impl Fn(u64, u64) + Send + Sync {
     }
 }
 
+/// A bar for work that is counted in things, of which there are `total` if that is known. indicatif draws it on standard error
+/// when that is a terminal.
+pub fn count_bar(doing: &str, things: &str, total: Option<u64>) -> ProgressBar {
+    let (bar, template) = match total {
+        Some(total) => {
+            (ProgressBar::new(total), format!("{doing} [{{wide_bar}}] {{pos}}/{{len}} {things} ({{eta}})"))
+        }
+        None => (ProgressBar::no_length(), format!("{{spinner}} {doing} {{pos}} {things} ({{elapsed}})")),
+    };
+    // A template that indicatif refuses leaves its default style.
+    if let Ok(style) = ProgressStyle::with_template(&template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
 /// Passes progress on to the caller's callback and to the bar.
 pub(super) struct Reporter<'a> {
     settings: &'a Settings,

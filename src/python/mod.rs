@@ -1,6 +1,7 @@
 //! The extension module `phicandle._phicandle`: thin doors from Python onto the engine. The typed classes that users
 //! see are Python (`python/phicandle`); this is the only folder that names `pyo3`.
 
+mod bar;
 mod command;
 mod error;
 mod facts;
@@ -21,6 +22,8 @@ use pyo3::prelude::*;
 /// The private extension module.
 #[pymodule(gil_used = false)]
 mod _phicandle {
+    #[pymodule_export]
+    use super::bar::RawBar;
     #[pymodule_export]
     use super::command::run_cli;
     #[pymodule_export]

@@ -10,7 +10,9 @@ use pyo3::types::{PyDict, PyTuple};
 use super::error::raise;
 use super::waker::RawWaker;
 use super::{facts, gil, likelihood};
-use crate::engine::{Chunk, Event, EventStream, Finish, FinishReason, Metrics, Poll, StopReason, Usage};
+use crate::engine::{
+    Chunk, Dropped, Event, EventStream, Finish, FinishReason, Metrics, Poll, StopReason, Usage,
+};
 use crate::error::{ErrorKind, Result};
 use crate::sampling::TokenLogprob;
 use crate::tokenizer::Tokenizer;
@@ -53,8 +55,6 @@ pub(super) struct RawStream {
     reading: Mutex<()>,
     ledger: Mutex<Ledger>,
     cancelled: AtomicBool,
-    /// Whether whoever is woken waits for the end alone.
-    until_end: Arc<AtomicBool>,
     pid: u32,
 }
 
@@ -109,7 +109,6 @@ impl RawStream {
             reading: Mutex::default(),
             ledger: Mutex::default(),
             cancelled: AtomicBool::new(false),
-            until_end: Arc::default(),
             pid: std::process::id(),
         }
     }
@@ -269,6 +268,12 @@ impl RawStream {
         Ok(self.ledger().end.is_some())
     }
 
+    /// The turns and the tokens that the prompt lacks.
+    fn dropped(&self) -> (usize, usize) {
+        let Dropped { turns, tokens } = self.events.dropped();
+        (turns, tokens)
+    }
+
     /// Whether `cancel` was called, or Ctrl-C came while waiting.
     fn cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
@@ -280,19 +285,9 @@ impl RawStream {
         self.events.cancel();
     }
 
-    /// Has `waker` told `key` whenever there is news: see `until_end`.
+    /// Has `waker` told `key` whenever there is news.
     fn wake(&self, waker: &RawWaker, key: u64) {
-        let (bell, until_end) = (waker.bell(), Arc::clone(&self.until_end));
-        self.events.on_event(Box::new(move |last| {
-            if last || !until_end.load(Ordering::Acquire) {
-                bell.ring(key);
-            }
-        }));
-    }
-
-    /// Chooses what news is to the waker: the end alone, or every event, as it is at first. To be called before a look at the
-    /// stream, as what comes between the look and the call is not told.
-    fn until_end(&self, alone: bool) {
-        self.until_end.store(alone, Ordering::Release);
+        let bell = waker.bell();
+        self.events.on_event(Box::new(move || bell.ring(key)));
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use super::gil;
@@ -17,6 +17,9 @@ type Socket = std::net::TcpStream;
 /// The worker's side: rings for a stream, from any thread, without blocking.
 pub(super) struct Bell {
     socket: Socket,
+    /// Open as long as somebody may ring: where a program has given SIGPIPE its default back, a ring for a loop that is gone
+    /// would end the process.
+    reader: Socket,
     /// Whether a byte is on its way that the loop has not answered yet.
     rung: AtomicBool,
     keys: Mutex<Vec<u64>>,
@@ -48,7 +51,6 @@ impl Bell {
 #[pyclass(frozen, module = "phicandle._phicandle")]
 pub(super) struct RawWaker {
     bell: Arc<Bell>,
-    reader: Mutex<Option<Socket>>,
 }
 
 impl RawWaker {
@@ -63,17 +65,14 @@ impl RawWaker {
     fn new(py: Python<'_>) -> PyResult<Self> {
         gil::enter(py, || {
             let (writer, reader) = pair().map_err(PyOSError::new_err)?;
-            let bell = Bell { socket: writer, rung: AtomicBool::new(false), keys: Mutex::default() };
-            Ok(Self { bell: Arc::new(bell), reader: Mutex::new(Some(reader)) })
+            let bell = Bell { socket: writer, reader, rung: AtomicBool::new(false), keys: Mutex::default() };
+            Ok(Self { bell: Arc::new(bell) })
         })
     }
 
-    /// Gives the reading socket away, as what `socket.socket(fileno=...)` takes.
-    fn take_socket(&self, py: Python<'_>) -> PyResult<i64> {
-        gil::enter(py, || {
-            let socket = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
-            socket.map(number).ok_or_else(|| PyRuntimeError::new_err("the socket was taken before"))?
-        })
+    /// The reading socket, as what `socket.socket(fileno=...)` takes. The caller closes it.
+    fn socket(&self, py: Python<'_>) -> PyResult<i64> {
+        gil::enter(py, || number(self.bell.reader.try_clone().map_err(PyOSError::new_err)?))
     }
 
     /// The keys of the streams that have had news since the last call.

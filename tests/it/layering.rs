@@ -19,7 +19,7 @@ const LAYERS: &[(&str, u8)] = &[
 ];
 
 /// Modules for everyone, which use nothing of the crate but each other.
-const BASE: &[&str] = &["error", "env"];
+const BASE: &[&str] = &["error", "env", "sync"];
 
 /// What `lib.rs` re-exports from the base: the only names that may follow `crate::` without a module.
 const REEXPORTS: &[&str] = &["Error", "ErrorKind", "Result"];
