@@ -233,6 +233,51 @@ def test_a_worker_gets_the_generator(tiny_file: Path, tmp_path: Path, method: st
     assert run_file(SPAWN, tmp_path, tiny_file, method) == "True\nTrue\n"
 
 
+JOBLIB = """
+import sys
+from joblib import Parallel, delayed
+from phicandle import Generator
+
+def answer(generator, seed):
+    return generator.generate("ice", seed=seed, max_tokens=10).text
+
+if __name__ == "__main__":
+    generator = Generator(sys.argv[1])
+    texts = Parallel(n_jobs=2)(delayed(answer)(generator, seed) for seed in range(4))
+    print(texts == [answer(generator, seed) for seed in range(4)])
+"""
+
+
+def test_joblib_workers_get_the_generator(tiny_file: Path, tmp_path: Path) -> None:
+    assert run_file(JOBLIB, tmp_path, tiny_file) == "True\n"
+
+
+ACTOR = """
+import sys, cloudpickle
+from phicandle import Generator
+generator = Generator(sys.argv[1])
+class Actor:
+    def __init__(self):
+        self.generator = generator
+    def ask(self, seed):
+        return self.generator.generate("ice", seed=seed, max_tokens=10).text
+with open(sys.argv[2], "wb") as file:
+    cloudpickle.dump(Actor, file)
+print(Actor().ask(3).encode())
+"""
+ACT = """
+import pickle, sys
+with open(sys.argv[1], "rb") as file:
+    print(pickle.load(file)().ask(3).encode())
+"""
+
+
+def test_an_actor_takes_its_generator_to_a_process_in_another_folder(tiny_file: Path, tmp_path: Path) -> None:
+    """As Ray sends a class: by cloudpickle, to a process that works elsewhere."""
+    asked = run(ACTOR, tiny_file.name, tmp_path / "actor", cwd=tiny_file.parent)
+    assert run(ACT, tmp_path / "actor", cwd=tmp_path) == asked
+
+
 def test_the_command_runs_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "phicandle", "--version"], capture_output=True, text=True, timeout=60
