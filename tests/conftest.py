@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,11 @@ from gguf_files import write_tiny
 from phicandle import Generator
 
 PROMPT = "Write a haiku about ice hockey"
+
+
+def repeats(usual: int, long: int) -> int:
+    """How often to try what goes wrong once in a hundred times: `long` with `PHICANDLE_LONG_TESTS=1`."""
+    return long if os.environ.get("PHICANDLE_LONG_TESTS") == "1" else usual
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections import deque
 
 from . import _phicandle
 from .completion import joined, read
-from .stream import chunk_of, finished, seconds, timed_out
+from .stream import chunk_of, finished, seconds, shown, timed_out
 from .waker import LoopWaker
 
 TYPE_CHECKING = False
@@ -141,14 +141,18 @@ class AsyncStream:
         )
 
     def __repr__(self) -> str:
-        state = "done" if self.done else "closed" if self._closed else "running"
-        return f"<phicandle.AsyncStream {state}, {len(self.text)} characters>"
+        return shown("AsyncStream", self._raw, closed=self._closed)
 
     async def _event(self, end: float | None = None) -> _phicandle._Event:
         # Between two chunks the other tasks have their turn, also when the answer is ahead of its reader.
         await asyncio.sleep(0)
         while True:
-            event = self._take()
+            try:
+                event = self._take()
+            except SystemExit:
+                # The interpreter ends, and so would this thread; but it is the event loop's, and has other tasks.
+                await asyncio.get_running_loop().create_future()
+                raise
             if event[0] != _phicandle.PENDING:
                 if event[0] != _phicandle.CHUNK:
                     self._waker.forget(self._key)

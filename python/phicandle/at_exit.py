@@ -6,6 +6,8 @@ import atexit
 import os
 import weakref
 
+from . import _phicandle
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .generator import Generator
@@ -26,5 +28,7 @@ def watch(generator: Generator) -> None:
 def _close_all(pid: int) -> None:
     # A forked child inherits the hook, but not the generators' threads.
     if pid == os.getpid():
+        # First, so that no other thread sees a generator close under it.
+        _phicandle.leave()
         for generator in list(_open):
             generator.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from . import _phicandle
 from .batching import Batching
+from .errors import ForkError
 from .info import MemoryPlan
-from .recipe import callback, full, options
+from .recipe import anchored, callback, full, options
 from .scoring import Scoring
 
 TYPE_CHECKING = False
@@ -140,7 +141,7 @@ class Generator(Batching, Scoring):
             "offline": offline,
             "progress": progress,
         }
-        super().__init__(full(given, aliases, _defaults(), "Generator"))
+        super().__init__(anchored(full(given, aliases, _defaults(), "Generator")))
         # Imported here: a process without a generator needs no exit hook.
         from .at_exit import watch
 
@@ -390,6 +391,8 @@ class Generator(Batching, Scoring):
         return _rebuild, (type(self), self._recipe)
 
     def __repr__(self) -> str:
+        if self._info is None:
+            return "<phicandle.Generator of the parent process>"
         state = ", closed" if self._raw.is_closed() else ""
         return f"<phicandle.Generator {self._info.name!r}, context {self._info.context_length}{state}>"
 
@@ -400,4 +403,11 @@ def _defaults() -> dict[str, Any]:
 
 
 def _rebuild(cls: type[Generator], recipe: dict[str, Any]) -> Generator:
-    return cls(**recipe)
+    try:
+        return cls(**recipe)
+    except ForkError:
+        # An object that cannot be unpickled ends the worker of a pool, and the pool waits for its answer for ever. So
+        # the error comes with the first use, in the task.
+        generator = cls.__new__(cls)
+        generator._begin(recipe, _phicandle.RawGenerator.of_parent(), None)
+        return generator

@@ -37,10 +37,14 @@ class Loaded:
     """
 
     def __init__(self, recipe: dict[str, Any]) -> None:
+        raw = _phicandle.RawGenerator.load(options(recipe), callback(recipe["progress"]))
+        self._begin(recipe, raw, model_info(raw.info()))
+
+    def _begin(self, recipe: dict[str, Any], raw: _phicandle.RawGenerator, info: ModelInfo | None) -> None:
         self._recipe = recipe
+        self._raw = raw
+        self._info = info
         self._wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaker] | None = None
-        self._raw = _phicandle.RawGenerator.load(options(recipe), callback(recipe["progress"]))
-        self._info = model_info(self._raw.info())
 
     def close(self) -> None:
         """Ends every running answer and frees the model. Closing twice does nothing.
@@ -53,8 +57,8 @@ class Loaded:
             >>> generator.close()
         """
         self._raw.close()
-        for waker in list((self._wakers or {}).values()):
-            waker.close()
+        for loop, waker in list((self._wakers or {}).items()):
+            waker.close_in(loop)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -64,6 +68,8 @@ class Loaded:
     @property
     def info(self) -> ModelInfo:
         """What was loaded, and how."""
+        if self._info is None:
+            self._info = model_info(self._raw.info())
         return self._info
 
     @property

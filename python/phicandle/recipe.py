@@ -42,6 +42,14 @@ def full(
     return {**defaults, **merge(given, rename(aliases, defaults, ALIASES, where), defaults, where)}
 
 
+def anchored(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments with absolute paths: a process that unpickles them may have another working folder."""
+    paths = {name: recipe[name] for name in ("tokenizer", "cache_dir") if recipe[name]}
+    if recipe["model"] is not None and recipe["model"] != "demo" and _model(recipe["model"])[1] is not None:
+        paths["model"] = recipe["model"]
+    return recipe | {name: os.path.abspath(file_path(name, path)) for name, path in paths.items()}
+
+
 def options(recipe: dict[str, Any]) -> _phicandle._Options:
     """Checks the arguments of a `Generator` and returns them for the Rust core."""
     model, path = _model(recipe["model"])

@@ -146,9 +146,7 @@ class Scoring(Loaded):
             >>> (found.windows, float(found) > 1.0)
             (1, True)
         """
-        parts = TextScore(
-            self._raw.tokenizer(), self._info.context_length, text, stride, window, bos, timeout
-        )
+        parts = TextScore(self._raw.tokenizer(), self.info.context_length, text, stride, window, bos, timeout)
         for request in parts.requests():
             raw = self._raw.score(*request)
             with Stream(self, raw) as stream:
@@ -189,9 +187,7 @@ class Scoring(Loaded):
         from .async_stream import AsyncStream
 
         waker = self._waker()
-        parts = TextScore(
-            self._raw.tokenizer(), self._info.context_length, text, stride, window, bos, timeout
-        )
+        parts = TextScore(self._raw.tokenizer(), self.info.context_length, text, stride, window, bos, timeout)
         for request in parts.requests():
             raw = self._raw.score(*request)
             async with AsyncStream(self, raw, waker) as stream:

@@ -6,7 +6,7 @@ from . import _phicandle
 from .arguments import number, wrong
 from .chunk import Chunk
 from .completion import read
-from .errors import GenerationCancelled, GenerationTimeout
+from .errors import ForkError, GenerationCancelled, GenerationTimeout
 from .likelihood import token_logprobs
 
 TYPE_CHECKING = False
@@ -133,15 +133,23 @@ class Stream:
         raise TypeError("A Stream cannot be pickled: it is work in progress in this process. Send its text.")
 
     def __repr__(self) -> str:
-        state = "done" if self.done else "closed" if self._closed else "running"
-        return f"<phicandle.Stream {state}, {len(self.text)} characters>"
+        return shown("Stream", self._raw, closed=self._closed)
 
     def _read(self, timeout: float | None) -> int:
-        """Reads one event and returns its kind."""
-        return self._raw.next(timeout)[0]
+        """Reads up to the end, or until the time runs out, and returns the kind of the event that it came to."""
+        return self._raw.rest(timeout)
 
     def _whole(self) -> Completion:
         return finished(self._raw, self._generator.info.name)
+
+
+def shown(name: str, raw: _phicandle.RawStream, *, closed: bool) -> str:
+    """Returns how a stream shows itself; in a forked child too, where nothing else may be asked of it."""
+    try:
+        state = "done" if raw.done() else "closed" if closed else "running"
+        return f"<phicandle.{name} {state}, {len(raw.written()[0])} characters>"
+    except ForkError:
+        return f"<phicandle.{name} of the parent process>"
 
 
 def chunk_of(raw: _phicandle.RawStream, event: _phicandle._Event, model: str, index: int = 0) -> Chunk | None:

@@ -26,6 +26,7 @@ class LoopWaker:
         self._ready: set[int] = set()
         self._keys = 0
         self._pump: asyncio.Task[None] | None = None
+        self._watching = False
 
     def key(self) -> int:
         """Returns a number by which a new stream is known here."""
@@ -57,10 +58,19 @@ class LoopWaker:
             if not self._waiting:
                 self._unwatch(loop)
 
-    def close(self) -> None:
-        """Wakes whoever waits, to find that the stream has ended, and closes the socket."""
+    def close_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Has whoever waits wake, to find that the stream has ended, and closes the socket; from any thread."""
+        if loop.is_running():
+            with contextlib.suppress(RuntimeError):  # The loop was closed since; so its tasks are gone.
+                loop.call_soon_threadsafe(self._close, loop)
+        else:
+            self._close(loop)
+
+    def _close(self, loop: asyncio.AbstractEventLoop) -> None:
         for key in self._waiting:
             self._wake(key)
+        # While it is open: its number may belong to another thread's socket as soon as it is not.
+        self._unwatch(loop)
         self._socket.close()
 
     def __del__(self) -> None:
@@ -69,12 +79,16 @@ class LoopWaker:
             self._socket.close()
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watching = True
         try:
             loop.add_reader(self._socket, self._readable)
         except NotImplementedError:  # Windows' proactor loop cannot watch a socket, but can receive from it.
             self._pump = loop.create_task(self._receive(loop))
 
     def _unwatch(self, loop: asyncio.AbstractEventLoop) -> None:
+        watched, self._watching = self._watching, False
+        if not watched or loop.is_closed():
+            return
         if self._pump is not None:
             self._pump.cancel()
             self._pump = None

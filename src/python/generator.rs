@@ -45,6 +45,12 @@ impl RawGenerator {
         })
     }
 
+    /// Stands for a generator in a process where none can be: all that can be done with it is to be told so.
+    #[staticmethod]
+    fn of_parent() -> Self {
+        Self { engine: None, pid: loader::loaded_in() }
+    }
+
     /// Starts an answer.
     fn submit(&self, py: Python<'_>, prompt: (String, Content), params: Params) -> PyResult<RawStream> {
         gil::enter(py, || {

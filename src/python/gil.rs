@@ -5,8 +5,11 @@
 //! own ever attaches to Python.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::thread::ThreadId;
 use std::time::Duration;
 
+use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 
 use super::error::raise;
@@ -14,8 +17,12 @@ use super::log;
 use crate::engine::panic_text;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Longest wait between two looks at Python's signals: Ctrl-C has an effect within it.
-pub(super) const SLICE: Duration = Duration::from_millis(50);
+/// Longest wait between two looks at Python's signals: Ctrl-C has an effect within it. A token of a large model comes sooner,
+/// so that its reader wakes for the token alone.
+pub(super) const SLICE: Duration = Duration::from_millis(100);
+
+/// The thread that ends the interpreter, once it does.
+static LEAVING: OnceLock<ThreadId> = OnceLock::new();
 
 /// Runs a door's body: a panic in it becomes `InternalError`, and log records that have gathered go to `logging`.
 pub(super) fn enter<T>(py: Python<'_>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
@@ -24,7 +31,19 @@ pub(super) fn enter<T>(py: Python<'_>, body: impl FnOnce() -> PyResult<T>) -> Py
         Err(raise(py, &Error::internal(format!("The Rust core panicked: {text}."))))
     });
     log::drain(py);
+    if LEAVING.get().is_some_and(|leaver| *leaver != std::thread::current().id()) {
+        // Of all the ways to end a thread, `threading` is silent about this one.
+        return Err(PySystemExit::new_err(()));
+    }
     outcome
+}
+
+/// Notes that the interpreter ends, on the thread that ends it. From now on every door ends the thread that passes through it,
+/// if it is another one: a daemon thread in the middle of an answer would else show an error that nobody can do anything
+/// about, and one that stayed at its door would block whoever joins it.
+#[pyfunction]
+pub(super) fn leave() {
+    LEAVING.get_or_init(|| std::thread::current().id());
 }
 
 /// Runs `work`, which takes no longer than its input asks for, without the GIL.

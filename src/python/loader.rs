@@ -57,6 +57,11 @@ pub(super) fn check_fork() -> Result<()> {
     }
 }
 
+/// The process that the threads which compute are in; 0 before the first load.
+pub(super) fn loaded_in() -> u32 {
+    LOADED_IN.load(Ordering::Acquire)
+}
+
 fn start<T, W>(stopped: Arc<AtomicBool>, work: W) -> Result<Mutex<Receiver<News<T>>>>
 where
     T: Send + 'static,

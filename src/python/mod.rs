@@ -31,7 +31,7 @@ mod _phicandle {
     #[pymodule_export]
     use super::generator::{RawGenerator, estimate};
     #[pymodule_export]
-    use super::gil::panic_for_test;
+    use super::gil::{leave, panic_for_test};
     #[pymodule_export]
     use super::likelihood::windows;
     #[pymodule_export]

@@ -134,6 +134,31 @@ impl RawStream {
         }
     }
 
+    /// Takes the next event, or with `whole` the last one and all before it, waiting up to `timeout` seconds for it.
+    fn take(&self, py: Python<'_>, timeout: Option<f64>, whole: bool) -> PyResult<Look> {
+        self.check(py)?;
+        // A time too long for the clock is no limit.
+        let limit = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let looked = gil::wait(py, |slice| {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let (over, slice) = (left.is_some_and(|left| left <= slice), left.unwrap_or(slice).min(slice));
+            let begin = Instant::now();
+            loop {
+                match self.look(slice.saturating_sub(begin.elapsed())) {
+                    Some(Ok(look)) if whole && look.kind == CHUNK => {}
+                    None if over => return Some(Ok(Look::nothing(PENDING))),
+                    found => return found,
+                }
+            }
+        });
+        if looked.is_err() {
+            // Ctrl-C: the reader is gone.
+            self.cancel();
+        }
+        looked?.map_err(|error| raise(py, &error))
+    }
+
     /// Notes what an event brings.
     fn note(&self, event: Event) -> Result<Look> {
         let mut ledger = self.ledger();
@@ -188,23 +213,15 @@ impl RawStream {
     /// The next event, waiting for it up to `timeout` seconds; `None` waits without limit, 0 does not wait.
     fn next<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<RawLook<'py>> {
         gil::enter(py, || {
-            self.check(py)?;
-            // A time too long for the clock is no limit.
-            let limit = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-            let looked = gil::wait(py, |slice| {
-                let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-                let found = self.look(left.map_or(slice, |left| left.min(slice)));
-                let over = left.is_some_and(|left| left <= slice);
-                found.or_else(|| over.then(|| Ok(Look::nothing(PENDING))))
-            });
-            if looked.is_err() {
-                // Ctrl-C: the reader is gone.
-                self.cancel();
-            }
-            let Look { kind, text, token_ids, logprobs } = looked?.map_err(|error| raise(py, &error))?;
+            let Look { kind, text, token_ids, logprobs } = self.take(py, timeout, false)?;
             Ok((kind, text, PyTuple::new(py, token_ids)?, self.likelihood(py, logprobs.as_deref())?))
         })
+    }
+
+    /// Takes all events up to the end, waiting for them as `next` does. Tells which kind it came to: `LAST` or `END`, or
+    /// `PENDING` when the time ran out. Python is not troubled with those before it.
+    fn rest(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<u8> {
+        gil::enter(py, || Ok(self.take(py, timeout, true)?.kind))
     }
 
     /// The text, the token ids and their logprobs delivered so far.
