@@ -53,6 +53,8 @@ class _Options(TypedDict):
     memory_limit: int | None
     max_batch: int
     max_queue: int
+    prefix_cache: bool
+    speculation: bool
     cache_dir: str | None
     token: str | None
     offline: bool | None
@@ -79,6 +81,7 @@ class _Params(TypedDict):
     logprobs: int | None
     prompt_logprobs: int | None
     timeout: float | None
+    priority: int
 
 class _Outcome(TypedDict):
     finish_reason: FinishReason

@@ -95,6 +95,7 @@ impl SamplingArgs {
             logprobs: None,
             prompt_logprobs: None,
             timeout: self.timeout.map(timeout).transpose()?,
+            priority: 0,
         })
     }
 }

@@ -145,6 +145,7 @@ fn every_sampling_flag_reaches_its_parameter() {
         logprobs: None,
         prompt_logprobs: None,
         timeout: Some(std::time::Duration::from_millis(1500)),
+        priority: 0,
     };
     assert_eq!(args.sampling.params().unwrap(), expected);
 }

@@ -31,6 +31,7 @@ pub(super) struct Params {
     logprobs: Option<usize>,
     prompt_logprobs: Option<usize>,
     timeout: Option<f64>,
+    priority: i32,
 }
 
 impl Params {
@@ -60,6 +61,7 @@ impl Params {
             logprobs: self.logprobs,
             prompt_logprobs: self.prompt_logprobs,
             timeout: self.timeout.map(timeout).transpose()?,
+            priority: self.priority,
         })
     }
 }

@@ -65,6 +65,8 @@ pub struct SamplingParams {
     pub prompt_logprobs: Option<usize>,
     /// Ends the answer with what there is after this time, more than zero. Default none.
     pub timeout: Option<Duration>,
+    /// Requests of higher priority go first, and may have those of lower priority wait. Default 0.
+    pub priority: i32,
 }
 
 impl Default for SamplingParams {
@@ -90,6 +92,7 @@ impl Default for SamplingParams {
             logprobs: None,
             prompt_logprobs: None,
             timeout: None,
+            priority: 0,
         }
     }
 }
