@@ -177,7 +177,7 @@ def test_guessing_gains_or_loses_pair_by_pair() -> None:
 
 def test_memory_is_flat_or_not() -> None:
     samples = [(0, 90), (100, 100), (500, 101), (1000, 101)]
-    found = {"requests": 1000, "samples": samples, "failed": [], "finished": 1000}
+    found = {"requests": 1000, "samples": samples, "failed": []}
     assert by_name(memory.rows(found))["growth"].value == pytest.approx(0.01)
     assert by_name(memory.rows(found))["growth"].met
     grown = {**found, "samples": [*samples, (1000, 103)], "failed": ["an error"]}
@@ -319,3 +319,16 @@ def test_idle_shares_are_of_one_cpu() -> None:
     loaded, used = idle.rows(IDLE)
     assert (loaded.value, loaded.met) == (0.0, True)
     assert (used.value, used.met) == (0.1, False)
+
+
+def test_a_process_of_its_own_measures_and_answers(tiny_file: Path) -> None:
+    from concurrency.session import Plan, Session
+
+    session = Session(Path(sys.executable), llama=None, threads=1, quick=True)
+    for name in ("generators", "callers"):
+        found = session.take(Plan(name, SMOL), tiny_file)
+        assert "missing" not in found
+        rows = by_name(measurement.find(name).rows(found["found"]))
+        assert all(row.value is not None or "not installed" in row.reason for row in rows.values())
+    lost = session.take(Plan("nothing", SMOL), tiny_file)
+    assert "no benches/concurrency/nothing.py" in lost["missing"]

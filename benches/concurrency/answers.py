@@ -74,7 +74,7 @@ class Follower:
     def wait_for(self, pieces: int) -> None:
         """Waits until so many pieces have come, or the answer has ended."""
         while len(self.arrivals) < pieces and self._thread.is_alive():
-            time.sleep(0.002)
+            time.sleep(0.01)
 
 
 def gaps(arrivals: Sequence[tuple[float, int]]) -> list[float]:

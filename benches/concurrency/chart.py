@@ -77,10 +77,17 @@ def _stream(axis: Any, result: Result) -> None:
         for gap in one[name]:
             at += gap
             times.append(at)
-        axis.plot(times, [gap / normal for gap in one[name]], ".", color=colour, markersize=3, label=name)
+        axis.plot(
+            times,
+            [gap / normal for gap in one[name]],
+            ".",
+            color=colour,
+            markersize=3,
+            label=f"{name} the prompt",
+        )
     axis.axhline(2.0, color="#b03030", linewidth=1, linestyle="--")
     axis.set_ylim(bottom=0)
-    axis.set_title(f"A stream's steps before and beside a long prompt, {result.model}", fontsize=9)
+    axis.set_title(f"Steps of a stream, {result.model}", fontsize=9)
     axis.set_xlabel("seconds", fontsize=8)
     axis.set_ylabel("normal steps", fontsize=8)
     axis.legend(fontsize=8)

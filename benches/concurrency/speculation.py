@@ -50,7 +50,7 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 def _tasks(bench: Bench, generator: Generator) -> dict[str, tuple[list[int], dict[str, Any], int]]:
     """Prompt, settings and rounds of each."""
-    written = 16 if bench.quick else 64 if bench.large else 96
+    written = 16 if bench.quick else 64 if bench.large else 80
     best = {**_BEST, "max_tokens": written}
     prose = bench.prose(generator, 100)
     if bench.large:

@@ -13,13 +13,16 @@ EDIT = (
     "Maria left the harbour at six in the morning."
 )
 
+_CRANE = (
+    "Anna Berg: the new crane arrives on 12 June and has to be tested for two days before it may be used."
+)
+
 EXTRACT = (
-    "The text:\n\n"
-    f"{_STORY}\n\n"
-    "The sentences of the text, copied one by one into a list:\n\n"
-    "1. Anna left the harbour at six in the morning.\n"
-    "2. The sea was calm and the sky was grey.\n"
-    "3. She had"
+    "Meeting of the harbour council, 3 May. Present: Anna Berg, Jonas Lind, Mia Holm.\n"
+    f"{_CRANE}\n"
+    "Jonas Lind: the northern pier needs 40 new planks; the price is 3,200 crowns, and the work takes a week.\n"
+    "Mia Holm: the ferry will come at 7.15 instead of 7.30 from 1 July on, because the school begins earlier.\n\n"
+    f"Extract from the text above, copied exactly:\n\n- {_CRANE}\n- Jonas Lind:"
 )
 
 _FUNCTIONS = '''def area_of_rectangle(width, height):
@@ -39,5 +42,5 @@ def area_of_circle(radius):
 CODE = (
     f"# geometry.py\n\n{_FUNCTIONS}\n\n"
     "# geometry_typed.py: the same functions, with type hints\n\n"
-    "def area_of_rectangle(width: float, height: float) -> float:\n"
+    "def area_of_rectangle(width: float, height: float) -> float:"
 )
