@@ -1,9 +1,11 @@
 //! Requests to batches to events: the only token loop, and the one object that every door shares.
 
 mod crossing;
+mod errand;
 mod event;
 mod guess;
 mod info;
+mod kv_file;
 mod load;
 mod loaded;
 mod options;
@@ -11,6 +13,7 @@ mod pace;
 mod place;
 mod prefix;
 mod request;
+mod saved;
 mod scheduler;
 mod scores;
 mod sequence;
@@ -47,11 +50,12 @@ use crate::sampling::{SamplingParams, check_top};
 use crate::tokenizer::Tokenizer;
 use load::Parts;
 use place::Place;
+use saved::Identity;
 use scheduler::Scheduler;
 use scores::Scores;
 use sequence::{Sequence, Start};
 use ticket::Ticket;
-use worker::Status;
+use worker::{Order, Status};
 
 /// A loaded model and its worker thread. Clones share both; any number of threads may submit at once.
 #[derive(Clone)]
@@ -66,6 +70,7 @@ struct Inner {
     info: ModelInfo,
     limits: Limits,
     load: Duration,
+    identity: Identity,
     policy: Policy,
     taken: Arc<AtomicUsize>,
     status: Arc<Status>,
@@ -100,7 +105,7 @@ impl Policy {
 
 /// The way to the worker, there until the engine closes.
 struct Door {
-    requests: Sender<Sequence>,
+    requests: Sender<Order>,
     worker: JoinHandle<()>,
 }
 
@@ -124,7 +129,7 @@ impl Engine {
     }
 
     fn start(parts: Parts, policy: Policy) -> Result<Self> {
-        let Parts { model, tokenizer, template, end_of_turn, info, load } = parts;
+        let Parts { model, tokenizer, template, end_of_turn, info, load, identity } = parts;
         let (limits, status) = (model.limits(), Arc::<Status>::default());
         let limits = Limits { run_tokens: limits.run_tokens.min(policy.prefill_tokens), ..limits };
         let door = Door::open(model, Scheduler::new(limits, policy.shares), Arc::clone(&status))?;
@@ -136,6 +141,7 @@ impl Engine {
                 info,
                 limits,
                 load,
+                identity,
                 policy,
                 taken: Arc::default(),
                 status,
@@ -247,13 +253,8 @@ impl Engine {
             events,
             ticket,
         });
-        let door = inner.door.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = door.as_ref().ok_or_else(closed)?.requests.send(sequence);
-        drop(door);
-        match sent {
-            Ok(()) => Ok(stream),
-            Err(_) => Err(inner.status.broken().unwrap_or_else(closed)),
-        }
+        inner.send(Order::Request(Box::new(sequence)))?;
+        Ok(stream)
     }
 
     /// The token ids that `prompt` becomes.
@@ -319,6 +320,14 @@ impl Engine {
 }
 
 impl Inner {
+    /// Sends something to the worker.
+    fn send(&self, order: Order) -> Result<()> {
+        let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = door.as_ref().ok_or_else(closed)?.requests.send(order);
+        drop(door);
+        sent.map_err(|_| self.status.broken().unwrap_or_else(closed))
+    }
+
     fn check_alive(&self) -> Result<()> {
         if self.pid != std::process::id() {
             return Err(Error::new(

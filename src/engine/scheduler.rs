@@ -2,13 +2,17 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::errand::Errand;
 use super::guess::LONGEST;
 use super::pace::Pace;
 use super::prefix::{Prefix, PrefixTree, common};
 use super::sequence::{Rank, Sequence};
-use crate::model::{Batch, Forward, KV_BLOCK, LOGIT_ROWS, Limits, Run};
+use super::worker::Order;
+use crate::error::Result;
+use crate::model::{Batch, Factors, Forward, KV_BLOCK, LOGIT_ROWS, Limits, Run};
 
 /// Most tokens of prompts in a pass for several sequences none of which writes yet: whoever is cancelled takes a pass of the
 /// others with it, and one who comes waits for it.
@@ -30,6 +34,7 @@ pub(super) struct Scheduler {
     /// There when beginnings are shared.
     prefixes: Option<PrefixTree>,
     pace: Pace,
+    errands: Vec<Errand>,
     /// Sequences that gave their slot back before their end.
     preempted: u64,
 }
@@ -45,8 +50,22 @@ impl Scheduler {
             arrivals: 0,
             prefixes: (shares && limits.shares).then(PrefixTree::default),
             pace: Pace::default(),
+            errands: Vec::new(),
             preempted: 0,
         }
+    }
+
+    /// Takes in what came through the door.
+    pub(super) fn take_in(&mut self, order: Order) {
+        match order {
+            Order::Request(sequence) => self.push(*sequence),
+            Order::Errand(errand) => self.errands.push(errand),
+        }
+    }
+
+    /// What is to be done between two passes.
+    pub(super) fn errands(&mut self) -> Vec<Errand> {
+        std::mem::take(&mut self.errands)
     }
 
     pub(super) fn push(&mut self, mut sequence: Sequence) {
@@ -74,9 +93,45 @@ impl Scheduler {
         self.prefixes.as_ref().map_or(0, PrefixTree::free_bytes)
     }
 
-    /// What sequences begin with.
-    pub(super) fn prefixes(&mut self) -> Option<&mut PrefixTree> {
-        self.prefixes.as_mut()
+    /// The beginning of `text` that is known, read as a text of its length is.
+    pub(super) fn known(&mut self, text: &[u32]) -> (Factors, Prefix) {
+        let factors = self.limits.factors(text.len());
+        let known = self.prefixes.as_mut().map(|prefixes| prefixes.find(factors, text));
+        (factors, known.unwrap_or_default())
+    }
+
+    /// Keeps `bytes` as the last block of `text`, whose other blocks are known. False: there is no memory for it, or nothing is
+    /// kept here.
+    ///
+    /// # Errors
+    /// Those of [`Forward::block_from`].
+    pub(super) fn learn(
+        &mut self,
+        factors: Factors,
+        text: &[u32],
+        bytes: &[u8],
+        model: &dyn Forward,
+    ) -> Result<bool> {
+        let last = text.len().div_ceil(KV_BLOCK).saturating_sub(1);
+        let known = self.known_blocks(factors, &text[..last * KV_BLOCK]);
+        let Some(prefixes) = &mut self.prefixes else { return Ok(false) };
+        while model.blocks() >= self.budget {
+            // What was just used is the youngest; all that is left is that, or in use.
+            if prefixes.free() <= last || !prefixes.forget_oldest() {
+                return Ok(false);
+            }
+        }
+        if known < last {
+            return Ok(false);
+        }
+        let block = model.block_from(bytes)?;
+        prefixes.keep(factors, text, |number| (number == last).then(|| Arc::clone(&block)));
+        Ok(true)
+    }
+
+    fn known_blocks(&mut self, factors: Factors, text: &[u32]) -> usize {
+        let known = self.prefixes.as_mut().map(|prefixes| prefixes.find(factors, text));
+        known.map_or(0, |known| known.len / KV_BLOCK)
     }
 
     /// Moves waiting sequences into free slots, those of the highest rank first, as long as there is memory for their prompts and
@@ -396,6 +451,13 @@ impl Scheduler {
     /// Everything, waiting or active.
     pub(super) fn drain(&mut self) -> Vec<Sequence> {
         let waiting = std::mem::take(&mut self.waiting);
+        self.errands.clear();
         self.slots.iter_mut().filter_map(Option::take).chain(waiting.into_values()).collect()
+    }
+
+    /// What sequences begin with.
+    #[cfg(test)]
+    pub(super) fn prefixes(&mut self) -> Option<&mut PrefixTree> {
+        self.prefixes.as_mut()
     }
 }

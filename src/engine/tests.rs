@@ -214,6 +214,10 @@ fn engine_of(script: Script, slots: usize, max_queue: usize) -> (Engine, Arc<Ato
         template,
         info,
         load: Duration::ZERO,
+        identity: saved::Identity::new(
+            &LoadOptions::new(ModelSource::Static("scripted", b"scripted")),
+            &plan,
+        ),
     };
     let policy = Policy { max_queue, shares: true, guesses: true, prefill_tokens: usize::MAX };
     (Engine::start(parts, policy).unwrap(), longest_run, waiting)

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::errand::Errand;
 use super::scheduler::Scheduler;
 use super::sequence::Sequence;
 use super::stats::Stats;
@@ -33,11 +34,19 @@ impl Status {
     }
 }
 
+/// What comes through the door.
+pub(super) enum Order {
+    /// A request.
+    Request(Box<Sequence>),
+    /// Something else that only the worker can do.
+    Errand(Errand),
+}
+
 /// The worker's life: until the engine closes or drops its end of `requests`.
 pub(super) fn work(
     mut model: Box<dyn Forward>,
     mut scheduler: Scheduler,
-    requests: &Receiver<Sequence>,
+    requests: &Receiver<Order>,
     status: &Arc<Status>,
 ) {
     let mut logits = Logits::default();
@@ -51,6 +60,7 @@ pub(super) fn work(
             catch_unwind(AssertUnwindSafe(|| step(&mut scheduler, model.as_mut(), &mut logits, &watch)));
         match stepped {
             Ok(progress) => {
+                scheduler.errands().into_iter().for_each(|errand| errand.run(&mut scheduler, model.as_mut()));
                 record(&mut scheduler, model.as_ref(), &progress, status);
                 tell(progress.ended, status);
             }
@@ -62,10 +72,10 @@ pub(super) fn work(
 }
 
 /// Takes in what has arrived, waiting for it when there is nothing to do. False: the engine closes.
-fn receive(scheduler: &mut Scheduler, requests: &Receiver<Sequence>, status: &Status) -> bool {
+fn receive(scheduler: &mut Scheduler, requests: &Receiver<Order>, status: &Status) -> bool {
     if scheduler.is_idle() {
         match requests.recv() {
-            Ok(sequence) => scheduler.push(sequence),
+            Ok(order) => scheduler.take_in(order),
             Err(_) => return false,
         }
     }
@@ -73,13 +83,13 @@ fn receive(scheduler: &mut Scheduler, requests: &Receiver<Sequence>, status: &St
 }
 
 /// Takes in what has arrived. False: the engine closes.
-fn take_in(scheduler: &mut Scheduler, requests: &Receiver<Sequence>, status: &Status) -> bool {
+fn take_in(scheduler: &mut Scheduler, requests: &Receiver<Order>, status: &Status) -> bool {
     loop {
         if status.closing.load(Ordering::Acquire) {
             return false;
         }
         match requests.try_recv() {
-            Ok(sequence) => scheduler.push(sequence),
+            Ok(order) => scheduler.take_in(order),
             Err(TryRecvError::Empty) => return true,
             Err(TryRecvError::Disconnected) => return false,
         }
@@ -114,14 +124,14 @@ fn tell(ended: Vec<Ended>, status: &Status) {
 /// After a panic nothing of the model can be trusted: everyone is told, and the engine takes no more.
 fn abandon(
     scheduler: &mut Scheduler,
-    requests: &Receiver<Sequence>,
+    requests: &Receiver<Order>,
     panic: &(dyn std::any::Any + Send),
     status: &Status,
 ) {
     let error = Error::internal(format!("The engine's worker panicked: {}.", panic_text(panic)));
     *status.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
-    let left = scheduler.drain();
-    for sequence in left.into_iter().chain(requests.try_iter()) {
+    requests.try_iter().for_each(|order| scheduler.take_in(order));
+    for sequence in scheduler.drain() {
         sequence.fail(error.clone());
     }
 }
