@@ -289,17 +289,19 @@ class Generator(Scoring):
 
         return Chat(self, system, messages, tools)
 
-    def load_chat(self, path: StrPath) -> Chat:
+    def load_chat(self, path: StrPath, *, kv: bool | None = None) -> Chat:
         """Goes on with a conversation that `Chat.save` has written: the same as `Chat.load(generator, path)`.
 
         Args:
             path: The file.
+            kv: Whether to load its keys and values too: `None` = if they can be used, `True` = they must be.
 
         Returns:
             The conversation.
 
         Raises:
             ChatFileError: The file cannot be read, or does not hold a conversation; `place` names the key at fault.
+            PhicandleError: With `kv=True`, as for `Chat.load`.
 
         Example:
             >>> import os, tempfile
@@ -312,7 +314,7 @@ class Generator(Scoring):
         """
         from .chat import Chat
 
-        return Chat.load(self, path)
+        return Chat.load(self, path, kv=kv)
 
     @staticmethod
     def estimate(
