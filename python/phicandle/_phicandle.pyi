@@ -53,6 +53,8 @@ class _Options(TypedDict):
     memory_limit: int | None
     max_batch: int
     max_queue: int
+    prefix_cache: bool
+    speculation: bool
     cache_dir: str | None
     token: str | None
     offline: bool | None
@@ -80,6 +82,7 @@ class _Params(TypedDict):
     prompt_logprobs: int | None
     timeout: float | None
     overflow: str
+    priority: int
 
 class _Outcome(TypedDict):
     finish_reason: FinishReason

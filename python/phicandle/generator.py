@@ -67,6 +67,10 @@ class Generator(Scoring):
             tokens in all: requests wait while those before them, with their `max_tokens`, may need it. The candle
             backend writes one answer at a time, whatever is asked.
         max_queue: Requests that may wait; one more raises `QueueFullError`.
+        prefix_cache: Whether answers whose prompts begin alike share what was computed of that. It is kept while nobody
+            needs the memory, and no text depends on it. The candle backend computes every prompt, whatever is asked.
+        speculation: Whether to guess at tokens where a text repeats itself, and to check several at once. No text
+            depends on it. The candle backend writes token by token, whatever is asked.
         cache_dir: Folder of downloaded models; `None` = the one that huggingface_hub uses.
         token: Token for the hub; `None` = `HF_TOKEN` or the token file; "" = none. It is part of a pickle.
         offline: Never ask the hub; `None` = as `HF_HUB_OFFLINE` says.
@@ -113,6 +117,8 @@ class Generator(Scoring):
         memory: int | str = "auto",
         max_batch: int = 16,
         max_queue: int = 1024,
+        prefix_cache: bool = True,
+        speculation: bool = True,
         cache_dir: StrPath | None = None,
         token: str | None = None,
         offline: bool | None = None,
@@ -134,6 +140,8 @@ class Generator(Scoring):
             "memory": memory,
             "max_batch": max_batch,
             "max_queue": max_queue,
+            "prefix_cache": prefix_cache,
+            "speculation": speculation,
             "cache_dir": cache_dir,
             "token": token,
             "offline": offline,

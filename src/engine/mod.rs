@@ -2,12 +2,15 @@
 
 mod crossing;
 mod event;
+mod guess;
 mod info;
 mod load;
 mod loaded;
 mod options;
 mod overflow;
+mod pace;
 mod place;
+mod prefix;
 mod request;
 mod scheduler;
 mod scores;
@@ -49,6 +52,7 @@ use crate::tokenizer::Tokenizer;
 use load::Parts;
 use overflow::Fitted;
 use place::Place;
+use scheduler::Scheduler;
 use scores::Scores;
 use sequence::{Sequence, Start};
 use ticket::Ticket;
@@ -67,12 +71,36 @@ struct Inner {
     info: ModelInfo,
     limits: Limits,
     load: Duration,
-    max_queue: usize,
+    policy: Policy,
     taken: Arc<AtomicUsize>,
     status: Arc<Status>,
     door: Mutex<Option<Door>>,
     /// The process that the worker runs in: a forked child has none.
     pid: u32,
+}
+
+/// Seconds after which a caller who found the queue full may try again: at least, and at most.
+const SHORTEST_RETRY: f64 = 0.1;
+const LONGEST_RETRY: f64 = 60.0;
+
+/// How an engine treats its requests.
+#[derive(Debug, Clone, Copy)]
+struct Policy {
+    max_queue: usize,
+    /// Whether they share what was computed of their beginnings.
+    shares: bool,
+    /// Whether to guess at tokens.
+    guesses: bool,
+    /// Most tokens of prompts in a pass.
+    prefill_tokens: usize,
+}
+
+impl Policy {
+    fn of(options: &LoadOptions) -> Self {
+        let LoadOptions { max_queue, prefix_cache, speculation, prefill_tokens, .. } = *options;
+        let prefill_tokens = prefill_tokens.unwrap_or(usize::MAX).max(1);
+        Self { max_queue, shares: prefix_cache, guesses: speculation, prefill_tokens }
+    }
 }
 
 /// The way to the worker, there until the engine closes.
@@ -87,7 +115,7 @@ impl Engine {
     /// # Errors
     /// Any error of the file, the tokenizer, the template, the device or the memory; see [`ErrorKind`].
     pub fn load(options: &LoadOptions) -> Result<Self> {
-        Self::start(load::load(options)?, options.max_queue)
+        Self::start(load::load(options)?, Policy::of(options))
     }
 
     /// The memory that a model would take, from its header alone.
@@ -100,10 +128,11 @@ impl Engine {
         Ok(Place::find(&file, &plan, options)?.memory)
     }
 
-    fn start(parts: Parts, max_queue: usize) -> Result<Self> {
+    fn start(parts: Parts, policy: Policy) -> Result<Self> {
         let Parts { model, tokenizer, template, end_of_turn, info, load } = parts;
         let (limits, status) = (model.limits(), Arc::<Status>::default());
-        let door = Door::open(model, Arc::clone(&status))?;
+        let limits = Limits { run_tokens: limits.run_tokens.min(policy.prefill_tokens), ..limits };
+        let door = Door::open(model, Scheduler::new(limits, policy.shares), Arc::clone(&status))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 tokenizer,
@@ -112,7 +141,7 @@ impl Engine {
                 info,
                 limits,
                 load,
-                max_queue,
+                policy,
                 taken: Arc::default(),
                 status,
                 door: Mutex::new(Some(door)),
@@ -203,7 +232,7 @@ impl Engine {
         scores: Option<Scores>,
     ) -> Result<EventStream> {
         let inner = &*self.inner;
-        let most = inner.max_queue.saturating_add(inner.limits.slots);
+        let most = inner.policy.max_queue.saturating_add(inner.limits.slots);
         let ticket = Ticket::take(&inner.taken, most).ok_or_else(|| inner.queue_full())?;
         let (events, stream) = event::channel();
         let sequence = Sequence::new(Start {
@@ -211,6 +240,7 @@ impl Engine {
             seed: params.seed.unwrap_or_else(rand::random),
             params,
             scores,
+            guesses: inner.policy.guesses,
             end_of_turn: inner.end_of_turn.clone(),
             tokenizer: Arc::clone(&inner.tokenizer),
             limits: inner.limits,
@@ -319,12 +349,17 @@ impl Inner {
     }
 
     fn queue_full(&self) -> Error {
-        // No estimate is better than a second without knowing what the requests before this one ask for.
-        let retry_after = Duration::from_secs(1);
+        // With all slots busy, one of them is free again after this time on average.
+        let seconds = self.status.stats().request_s / self.limits.slots.max(1) as f64;
+        let retry_after = Duration::from_secs_f64(seconds.clamp(SHORTEST_RETRY, LONGEST_RETRY));
+        let max_queue = self.policy.max_queue;
         Error::new(
             ErrorKind::QueueFull { retry_after },
-            format!("{} requests are waiting, as many as max_queue allows.", self.max_queue),
-            "Try again in a second, or make the Generator with a larger max_queue=.",
+            format!("{max_queue} requests are waiting, as many as max_queue allows."),
+            format!(
+                "Try again in {:.1} seconds, or make the Generator with a larger max_queue=.",
+                retry_after.as_secs_f64()
+            ),
         )
     }
 
@@ -354,11 +389,11 @@ impl Drop for Inner {
 }
 
 impl Door {
-    fn open(model: Box<dyn Forward>, status: Arc<Status>) -> Result<Self> {
+    fn open(model: Box<dyn Forward>, scheduler: Scheduler, status: Arc<Status>) -> Result<Self> {
         let (requests, inbox) = channel();
         let worker = std::thread::Builder::new()
             .name("phicandle".to_owned())
-            .spawn(move || worker::work(model, &inbox, &status))
+            .spawn(move || worker::work(model, scheduler, &inbox, &status))
             .map_err(|error| Error::internal(format!("The engine's thread did not start: {error}.")))?;
         Ok(Self { requests, worker })
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::scheduler::Scheduler;
 use super::sequence::Sequence;
 use super::stats::Stats;
-use super::step::{Ended, Progress, step};
+use super::step::{Ended, Progress, end_waiting, step};
 use crate::error::Error;
 use crate::model::{Forward, Logits};
 
@@ -34,17 +34,25 @@ impl Status {
 }
 
 /// The worker's life: until the engine closes or drops its end of `requests`.
-pub(super) fn work(mut model: Box<dyn Forward>, requests: &Receiver<Sequence>, status: &Arc<Status>) {
-    let mut scheduler = Scheduler::new(model.limits());
+pub(super) fn work(
+    mut model: Box<dyn Forward>,
+    mut scheduler: Scheduler,
+    requests: &Receiver<Sequence>,
+    status: &Arc<Status>,
+) {
     let mut logits = Logits::default();
+    let watch = |scheduler: &mut Scheduler| {
+        let goes_on = take_in(scheduler, requests, status);
+        tell(end_waiting(scheduler), status);
+        !goes_on
+    };
     while receive(&mut scheduler, requests, status) {
-        let closing = || status.closing.load(Ordering::Acquire);
         let stepped =
-            catch_unwind(AssertUnwindSafe(|| step(&mut scheduler, model.as_mut(), &mut logits, &closing)));
+            catch_unwind(AssertUnwindSafe(|| step(&mut scheduler, model.as_mut(), &mut logits, &watch)));
         match stepped {
             Ok(progress) => {
-                record(&scheduler, model.as_ref(), &progress, status);
-                progress.ended.into_iter().for_each(Ended::tell);
+                record(&mut scheduler, model.as_ref(), &progress, status);
+                tell(progress.ended, status);
             }
             Err(panic) => return abandon(&mut scheduler, requests, panic.as_ref(), status),
         }
@@ -61,6 +69,11 @@ fn receive(scheduler: &mut Scheduler, requests: &Receiver<Sequence>, status: &St
             Err(_) => return false,
         }
     }
+    take_in(scheduler, requests, status)
+}
+
+/// Takes in what has arrived. False: the engine closes.
+fn take_in(scheduler: &mut Scheduler, requests: &Receiver<Sequence>, status: &Status) -> bool {
     loop {
         if status.closing.load(Ordering::Acquire) {
             return false;
@@ -73,17 +86,29 @@ fn receive(scheduler: &mut Scheduler, requests: &Receiver<Sequence>, status: &St
     }
 }
 
-fn record(scheduler: &Scheduler, model: &dyn Forward, progress: &Progress, status: &Status) {
+/// Writes down what a step did.
+fn record(scheduler: &mut Scheduler, model: &dyn Forward, progress: &Progress, status: &Status) {
     let (queued, active) = scheduler.counts();
     let kv_bytes = scheduler.active().into_iter().map(|slot| model.kv_bytes(slot)).sum();
     let mut stats = status.stats.lock().unwrap_or_else(PoisonError::into_inner);
     stats.queued = queued;
     stats.active = active;
     stats.kv_bytes = kv_bytes;
-    stats.finished += progress.ended.len() as u64;
+    stats.cache_bytes = scheduler.kept_bytes();
+    stats.preempted = scheduler.preempted();
     stats.prompt_tokens += progress.prompt_tokens;
-    stats.completion_tokens +=
-        progress.ended.iter().map(|ended| ended.completion_tokens() as u64).sum::<u64>();
+    if let Some((rows, took)) = progress.pass {
+        stats.pass(active, rows, took);
+    }
+}
+
+/// Counts sequences that ended, then tells their readers.
+fn tell(ended: Vec<Ended>, status: &Status) {
+    {
+        let mut stats = status.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.iter().for_each(|ended| ended.sequence().count(&mut stats));
+    }
+    ended.into_iter().for_each(Ended::tell);
 }
 
 /// After a panic nothing of the model can be trusted: everyone is told, and the engine takes no more.
