@@ -71,7 +71,7 @@ def test_keys_and_values_come_back(kept: tuple[Path, int, tuple[int, ...]], tiny
                 assert answer.usage.cached_tokens >= known // 64 * 64
     # Saved again without them, the chat has none.
     with Generator(tiny_file) as generator:
-        assert generator.load_chat(path).save(path) == 0
+        assert generator.load_chat(path).save(path) is None
         assert not beside(path).exists()
         assert generator.load_chat(path).send("and?", **SHORT).token_ids == expected
         with pytest.raises(ChatFileError, match="without its keys"):
@@ -126,8 +126,8 @@ def test_what_a_long_chat_left_out_is_not_saved(tiny_file: Path, tmp_path: Path)
     path = tmp_path / "long.json"
     with Generator(tiny_file, context_length=256) as generator:
         chat = generator.chat("Be brief.")
-        for turn in range(8):
-            chat.send(f"{turn} ice hockey", **SHORT, overflow="drop_oldest_turns")
+        for turn in range(16):
+            chat.send(f"{turn} ice hockey", **{**SHORT, "max_tokens": 16}, overflow="drop_oldest_turns")
         assert chat.dropped.turns > 0
         known = chat.save(path, kv=True)
         assert 64 <= known <= 256

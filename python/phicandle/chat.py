@@ -322,7 +322,7 @@ class Chat:
         """What the last prompt left out of the conversation, as `overflow=` allows."""
         return self._dropped
 
-    def save(self, path: StrPath, *, kv: bool = False) -> int:
+    def save(self, path: StrPath, *, kv: bool = False) -> int | None:
         """Writes the conversation to a file: JSON that `load` reads.
 
         The file takes the place of an old one when it is complete, never half-written. It holds the text of the
@@ -337,9 +337,8 @@ class Chat:
                 its file.
 
         Returns:
-            Of how many tokens the keys and values were saved: as many as the generator still has of this
-            conversation, in blocks of 64. 0 without `kv`, and where it keeps none (`prefix_cache=False`, the `candle`
-            backend).
+            With `kv`, of how many tokens the keys and values were saved: as many as the generator still has of this
+            conversation, 0 where it keeps none (`prefix_cache=False`, the `candle` backend). Else `None`.
 
         Raises:
             ChatFileError: A file cannot be written.
@@ -364,7 +363,7 @@ class Chat:
             known = self._save_prefix(prompt, path)
         saved = chat_file.Saved(system, messages, json.loads(self._tools), known > 0)
         chat_file.write(path, self._generator.info.name, saved)
-        return known
+        return known if kv else None
 
     @classmethod
     def load(cls, generator: Generator, path: StrPath, *, kv: bool | None = None) -> Chat:
