@@ -167,10 +167,10 @@ def test_a_warm_turn_is_a_share_of_a_cold_one() -> None:
 def test_guessing_gains_or_loses_pair_by_pair() -> None:
     pair = {"guessing_tps": 20.0, "plain_tps": 10.0, "accepted": 6, "tokens": 10, "equal": True, "text": ""}
     worst = {**pair, "guessing_tps": 9.6, "accepted": 0}
-    rows = by_name(speculation.rows({"tasks": {"edit": [pair], speculation.WORST: [worst]}}))
+    rows = by_name(speculation.rows({"tasks": {"edit": [pair], "no repeats": [worst]}}))
     assert (rows["edit: gain"].value, rows["edit: gain"].met) == (2.0, True)
     assert rows["edit: tokens that were guessed"].value == 0.6
-    loss = rows["the worst case: loss"]
+    loss = rows["no repeats: loss"]
     assert loss.value == pytest.approx(0.04)
     assert loss.met is False
 

@@ -170,6 +170,18 @@ def QueueFullError(world: World) -> object:
 
 
 @row
+def ChatBusyError(world: World) -> object:
+    chat = world.generator.chat()
+    with chat.stream(PROMPT, **ENDLESS):
+        return chat.send(PROMPT)
+
+
+@row
+def ChatFileError(world: World) -> object:
+    return world.generator.load_chat(world.folder / "nothing.json")
+
+
+@row
 def ClosedError(world: World) -> object:
     generator = Generator(world.path)
     generator.close()

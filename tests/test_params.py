@@ -150,7 +150,6 @@ NOT_YET: list[tuple[str, Any]] = [
     ("grammar", "root ::= x"),
     ("tools", [{}]),
     ("tool_choice", "required"),
-    ("overflow", "slide"),
     ("response_format", {"type": "json_object"}),
 ]
 

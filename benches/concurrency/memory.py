@@ -12,11 +12,11 @@ from .measurement import Bench, NotMeasuredError, Row
 
 TITLE = "10,000 short requests"
 ABOUT = (
-    "16 threads ask for 10,000 short answers in all, of 2 tokens each, to prompts of 8 tokens, every twentieth of 100; "
-    "every tenth call is a stream that is left after its first piece. The context is 2,048 tokens, so that everything "
-    "that may be kept of earlier prompts has been filled many times. The memory is what the process holds for itself "
-    "(`RssAnon` of Linux); growth is the most of it in the last nine tenths of the requests over what it was after the "
-    "first tenth."
+    "16 threads ask for 10,000 short answers in all, of 2 tokens each, to prompts of 8 tokens, every twentieth of "
+    "100; every tenth call is a stream that is left after its first piece. The context is 2,048 tokens, so that "
+    "everything that may be kept of earlier prompts has been filled many times. The memory is what the process holds "
+    "for itself (`RssAnon` of Linux); growth is the most of it in the last nine tenths of the requests over what it "
+    "was after the first tenth."
 )
 SECONDS = {SMOL: 90.0}
 

@@ -24,6 +24,8 @@ SECONDS = {PHI: 270.0, SMOL: 40.0}
 
 CHAT, SYSTEM, QUESTION, CALLERS = 3000, 500, 20, 16
 CONTEXT = 4096
+#: Room for all the prompts at once.
+WIDE = 10 * 1024
 SECOND = "And what is the most important of all that, in one sentence?"
 FORKS = ("Which part of it would you leave out?", "Who should read it first, and why?")
 
@@ -41,17 +43,13 @@ def measure(bench: Bench) -> dict[str, Any]:
                 f"chat {number + 1}/{rounds}: turn two begins after {one['warm_s']:.2f} s, cold {one['cold_s']:.2f} s, "
                 f"with {one['cached_tokens']} of {one['prompt_tokens']} tokens known"
             )
-    with (
-        bench.open(prefix_cache=True, context_length=16 * 1024) as warm,
-        bench.open(prefix_cache=False, context_length=16 * 1024) as cold,
-    ):
-        for number in range(rounds):
-            one = _system(bench, warm, cold, 60 if bench.quick else SYSTEM, number)
-            found["systems"].append(one)
-            bench.say(
-                f"{CALLERS} prompts of one system prompt {number + 1}/{rounds}: {one['warm_s']:.1f} s, "
-                f"cold {one['cold_s']:.1f} s"
-            )
+    for number in range(rounds):
+        one = _systems(bench, 60 if bench.quick else SYSTEM, number)
+        found["systems"].append(one)
+        bench.say(
+            f"{CALLERS} prompts of one system prompt {number + 1}/{rounds}: {one['warm_s']:.1f} s, "
+            f"cold {one['cold_s']:.1f} s"
+        )
     return found
 
 
@@ -88,20 +86,27 @@ def _chat(bench: Bench, generator: Generator, length: int, number: int) -> dict[
     }
 
 
-def _system(bench: Bench, warm: Generator, cold: Generator, length: int, number: int) -> dict[str, Any]:
+def _systems(bench: Bench, length: int, number: int) -> dict[str, Any]:
     """All prompts at once, with and without reuse."""
-    # Another beginning in each round: what the rounds before have left does not help.
-    system = bench.prose(warm, length, 700 * number)
-    questions = [bench.prose(warm, QUESTION, 4000 + QUESTION * i) for i in range(CALLERS)]
-    prompts = [system + question for question in questions]
 
-    def all_of(generator: Generator) -> tuple[list[Completion], float]:
-        return together(
-            [lambda p=p: generator.generate(p, max_tokens=8, **GREEDY) for p in prompts]  # type: ignore[misc]
-        )
+    def answer(prefix_cache: bool) -> tuple[list[Completion], float]:
+        # One generator at a time: two with room for 16 prompts would be much memory.
+        with bench.open(prefix_cache=prefix_cache, context_length=WIDE) as generator:
+            system = bench.prose(generator, length)
+            questions = [bench.prose(generator, QUESTION, 4000 + QUESTION * i) for i in range(CALLERS)]
+            generator.generate(questions[0], max_tokens=2, **GREEDY)
+            return together(
+                [
+                    lambda question=question: generator.generate(  # type: ignore[misc]
+                        system + question, max_tokens=8, **GREEDY
+                    )
+                    for question in questions
+                ]
+            )
 
-    answers, seconds = all_of(warm)
-    others, cold_seconds = all_of(cold)
+    # Who goes first changes.
+    found = {known: answer(known) for known in ((True, False) if number % 2 == 0 else (False, True))}
+    (answers, seconds), (others, cold_seconds) = found[True], found[False]
     return {
         "warm_s": seconds,
         "cold_s": cold_seconds,

@@ -17,8 +17,10 @@ require_half_precision()
 
 from ._phicandle import __version__  # noqa: E402 - the library may use what was asked for just above
 from .chunk import Chunk  # noqa: E402
-from .completion import Completion, Metrics, Usage  # noqa: E402
+from .completion import Completion, Dropped, Metrics, Usage  # noqa: E402
 from .errors import (  # noqa: E402
+    ChatBusyError,
+    ChatFileError,
     ClosedError,
     ContextOverflowError,
     CorruptModelError,
@@ -52,9 +54,13 @@ from .tokenizer import Tokenizer  # noqa: E402
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .async_stream import AsyncStream
+    from .chat import Chat
 
 __all__ = [
     "AsyncStream",
+    "Chat",
+    "ChatBusyError",
+    "ChatFileError",
     "Chunk",
     "ClosedError",
     "Completion",
@@ -63,6 +69,7 @@ __all__ = [
     "CpuInfo",
     "DeviceError",
     "DownloadError",
+    "Dropped",
     "EngineStats",
     "ForkError",
     "GatedModelError",
@@ -103,4 +110,9 @@ def __getattr__(name: str) -> object:
         from .async_stream import AsyncStream
 
         return AsyncStream
+    # And so is what only some programs use.
+    if name == "Chat":
+        from .chat import Chat
+
+        return Chat
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -48,6 +48,33 @@ class Usage(Record):
         )
 
 
+class Dropped(Record):
+    """What was left out of a prompt, as `overflow=` allows. False when that is nothing.
+
+    Args:
+        turns: Whole turns, the oldest of the conversation.
+        tokens: By how many tokens the prompt became shorter.
+
+    Example:
+        >>> from phicandle import Generator
+        >>> with Generator("demo", context_length=128) as generator:
+        ...     answer = generator.generate("ice " * 500, max_tokens=16, overflow="truncate_middle")
+        >>> bool(answer.dropped), answer.usage.prompt_tokens <= 112
+        (True, True)
+    """
+
+    __slots__ = ("turns", "tokens")  # noqa: RUF023 - the order of the fields
+
+    turns: int
+    tokens: int
+
+    def __init__(self, *, turns: int = 0, tokens: int = 0) -> None:
+        self._fill({"turns": turns, "tokens": tokens})
+
+    def __bool__(self) -> bool:
+        return bool(self.turns or self.tokens)
+
+
 class Metrics(Record):
     """Times and sizes of one answer: seconds (`_s`), tokens per second (`_tps`) and bytes.
 
@@ -145,6 +172,7 @@ class Completion(Record):
         logprobs: With `logprobs=`, how likely each of `token_ids` was; else `None`.
         prompt_logprobs: With `prompt_logprobs=`, how likely each token of the prompt was, the first one `None` as it
             follows nothing; else `None`.
+        dropped: What `overflow=` left out of the prompt.
         choices: With `n=`, all the answers. Everything else here is that of the first one, except that `usage` counts
             the tokens written of all.
 
@@ -174,6 +202,7 @@ class Completion(Record):
         "tool_calls",
         "seed",
         "model",
+        "dropped",
         "_choices",
     )
 
@@ -189,6 +218,7 @@ class Completion(Record):
     tool_calls: tuple[()]
     seed: int | None
     model: str
+    dropped: Dropped
     _choices: tuple[Completion, ...]
 
     def __init__(
@@ -204,6 +234,7 @@ class Completion(Record):
         model: str = "",
         logprobs: tuple[TokenLogprob, ...] | None = None,
         prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None,
+        dropped: Dropped | None = None,
         choices: tuple[Completion, ...] = (),
     ) -> None:
         self._fill(
@@ -220,6 +251,7 @@ class Completion(Record):
                 "tool_calls": (),
                 "seed": seed,
                 "model": model,
+                "dropped": Dropped() if dropped is None else dropped,
                 "_choices": choices,
             }
         )
@@ -304,8 +336,9 @@ def read(raw: _phicandle.RawStream, model: str) -> Completion:
     outcome = raw.outcome()
     text, token_ids, found = raw.written()
     logprobs = token_logprobs(found)
+    dropped = missing(raw)
     if outcome is None:
-        return Completion(text, token_ids=token_ids, model=model, logprobs=logprobs)
+        return Completion(text, token_ids=token_ids, model=model, logprobs=logprobs, dropped=dropped)
     prompt = token_logprobs(outcome["prompt_logprobs"])
     return Completion(
         text,
@@ -318,7 +351,14 @@ def read(raw: _phicandle.RawStream, model: str) -> Completion:
         model=model,
         logprobs=logprobs,
         prompt_logprobs=None if prompt is None else (None, *prompt),
+        dropped=dropped,
     )
+
+
+def missing(raw: _phicandle.RawStream) -> Dropped:
+    """Returns what the prompt of a raw stream lacks."""
+    turns, tokens = raw.dropped()
+    return Dropped(turns=turns, tokens=tokens)
 
 
 def joined(choices: list[Completion]) -> Completion:

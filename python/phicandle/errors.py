@@ -2,7 +2,7 @@
 
 Each class is also the built-in that fits it, so ordinary `except OSError`, `except ValueError` and so on work. Each
 instance has a `hint` that says what to do next, can be pickled and copied, and keeps its facts as attributes.
-The classes mirror `ErrorKind` of the Rust crate by name.
+The classes mirror `ErrorKind` of the Rust crate by name; those of a `Chat` are Python's own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .completion import Completion
 
 __all__ = [
+    "ChatBusyError",
+    "ChatFileError",
     "ClosedError",
     "ContextOverflowError",
     "CorruptModelError",
@@ -301,6 +303,29 @@ class QueueFullError(PhicandleError, RuntimeError):
     def __init__(self, message: str, *, hint: str | None = None, retry_after: float = 0.0) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+
+
+class ChatBusyError(PhicandleError, RuntimeError):
+    """A `Chat` was used while an answer of it was being written: its turns come one after the other."""
+
+
+class ChatFileError(PhicandleError, OSError, ValueError):
+    """A file of a saved `Chat` that cannot be read or written, or does not hold one.
+
+    Attributes:
+        path: The file.
+        place: The key at fault, such as "messages[3].role"; `None` when the fault is not in one.
+    """
+
+    path: str
+    place: str | None
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, path: str = "", place: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+        self.place = place
 
 
 class ClosedError(PhicandleError, RuntimeError):

@@ -9,11 +9,13 @@ from .scoring import Scoring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from typing_extensions import Unpack
 
     from .async_stream import AsyncStream
+    from .chat import Chat
     from .completion import Completion
     from .params import SamplingParams
     from .stream import Stream
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
         Device,
         GeneratorAliases,
         KvDtype,
+        Message,
         Progress,
         Prompt,
         SamplingOverrides,
@@ -157,8 +160,9 @@ class Generator(Scoring):
 
         Args:
             prompt: A sentence, which becomes one user turn of the chat template (one that begins with a control
-                token of the template is taken as it is); a list of messages (`{"role": ..., "content": ...}`); or a
-                list of token ids.
+                token of the template is taken as it is); a list of messages (`{"role": ..., "content": ...}`), in
+                which an answer may bring the `token_ids` of its `Completion`, so that they are not cut anew out of
+                its text; or a list of token ids.
             params: How to sample and when to end; `None` = the defaults of `SamplingParams`.
             **overrides: Fields of `SamplingParams`, or their aliases, that go before `params`.
 
@@ -262,6 +266,63 @@ class Generator(Scoring):
         """
         async with self.astream(prompt, params, **overrides) as stream:
             return await stream.result()
+
+    def chat(
+        self,
+        system: str | None = None,
+        messages: Sequence[Message] | Sequence[Mapping[str, Any]] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> Chat:
+        """Begins a conversation that remembers its turns.
+
+        Args:
+            system: The system message; `None` = none.
+            messages: What was said before: a list of messages (`{"role": ..., "content": ...}`).
+            tools: JSON schemas of functions that the model may call, where its chat template has a place for them.
+
+        Returns:
+            The conversation. Any number of them may share this generator.
+
+        Raises:
+            InvalidParameterError: An argument cannot be used.
+
+        Example:
+            >>> from phicandle import Generator
+            >>> chat = Generator("demo").chat()
+            >>> answer = chat.send("Write a haiku about ice hockey")
+            >>> len(chat.messages)
+            2
+        """
+        from .chat import Chat
+
+        return Chat(self, system, messages, tools)
+
+    def load_chat(self, path: StrPath, *, kv: bool | None = None) -> Chat:
+        """Goes on with a conversation that `Chat.save` has written: the same as `Chat.load(generator, path)`.
+
+        Args:
+            path: The file.
+            kv: Whether to load its keys and values too: `None` = if they can be used, `True` = they must be.
+
+        Returns:
+            The conversation.
+
+        Raises:
+            ChatFileError: The file cannot be read, or does not hold a conversation; `place` names the key at fault.
+            PhicandleError: With `kv=True`, as for `Chat.load`.
+
+        Example:
+            >>> import os, tempfile
+            >>> from phicandle import Generator
+            >>> generator = Generator("demo")
+            >>> path = os.path.join(tempfile.mkdtemp(), "chat.json")
+            >>> generator.chat("Be brief.").save(path)
+            >>> generator.load_chat(path).system
+            'Be brief.'
+        """
+        from .chat import Chat
+
+        return Chat.load(self, path, kv=kv)
 
     @staticmethod
     def estimate(

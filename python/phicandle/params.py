@@ -42,12 +42,11 @@ _NOT_YET: dict[str, tuple[object, ...]] = {
     "grammar": (None,),
     "tools": ((), [], None),
     "tool_choice": ("auto", "none"),
-    "overflow": ("error",),
 }
 
 
 class SamplingParams(Record):
-    """How an answer is sampled, and when it ends. Read-only; `replace` makes a changed copy.
+    r"""How an answer is sampled, and when it ends. Read-only; `replace` makes a changed copy.
 
     The defaults are those of the Phi cookbook's Rust tutorial.
 
@@ -78,10 +77,17 @@ class SamplingParams(Record):
         logprobs: Tell of each written token how likely the model found it, and which this many tokens were the
             likeliest at its place, 0 to 20: before bias, penalties, temperature and filters. `None` = tell nothing.
         prompt_logprobs: The same for the tokens of the prompt.
+        overflow: What to do with a prompt that does not leave the answer its room in the context: `max_tokens`, up to
+            half the context, or a quarter of it (at most 1024 tokens) where that is `None`. "error" = refuse it when
+            it leaves no room at all; "drop_oldest_turns" = leave out whole turns of a conversation (a user message
+            with all that follows it), the oldest first, never a system message, never the last turn, in steps of a
+            quarter of the context, so that the prompts of the turns that follow begin alike;
+            "truncate_middle" = cut the middle out of the longest messages, system messages excepted, and write
+            "\n[...]\n" there; of raw text likewise, of token ids without the mark. `Completion.dropped` tells what
+            was left out. A prompt that stays too long raises `ContextOverflowError`.
         n: How many answers to write to the one prompt, 1 to 1024: `Completion.choices`. They are computed together, and
             answer `i` is what the seed `seed + i` (past the largest seed, from 0 on) gives alone.
-        schema, regex, choices, grammar, tools, tool_choice, overflow: Only their
-            defaults in this version.
+        schema, regex, choices, grammar, tools, tool_choice: Only their defaults in this version.
         **aliases: Names that other libraries use: `max_new_tokens`, `max_completion_tokens`, `sample_len`,
             `num_predict` (`max_tokens`); `temp` (`temperature`); `repetition_penalty` (`repeat_penalty`);
             `penalty_window` (`repeat_last_n`); `stop_strings`, `stop_sequences` (`stop`); `typical` (`typical_p`);
@@ -279,6 +285,7 @@ class SamplingParams(Record):
             "logprobs": self.logprobs,
             "prompt_logprobs": self.prompt_logprobs,
             "timeout": self.timeout,
+            "overflow": self.overflow,
             "priority": self.priority,
         }
 

@@ -26,8 +26,8 @@ KvDtype = Literal["f16", "q8"]
 SlidingWindow = Literal["file"] | None
 """How far attention looks back: as the file says, or without end."""
 
-Overflow = Literal["error"]
-"""What to do with a prompt longer than the context."""
+Overflow = Literal["error", "drop_oldest_turns", "truncate_middle"]
+"""What to do with a prompt that leaves no room for its answer."""
 
 StrPath = str | os.PathLike[str]
 """A path of the file system."""

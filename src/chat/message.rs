@@ -14,6 +14,10 @@ pub struct Message {
     /// Further fields for the template, such as `tool_calls`.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+    /// The token ids that a model wrote `content` as, the one that ended its turn included or not; empty when they are not known.
+    /// A prompt has them in place of those that `content` would be cut into: see [`ChatTemplate::encode`](super::ChatTemplate::encode).
+    #[serde(skip)]
+    pub token_ids: Vec<u32>,
 }
 
 impl Message {
@@ -26,6 +30,6 @@ impl Message {
     /// assert_eq!(message.role, "user");
     /// ```
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into(), extra: Map::new() }
+        Self { role: role.into(), content: content.into(), ..Self::default() }
     }
 }

@@ -119,12 +119,7 @@ impl ChatTemplate {
             Some(messages) => (messages.as_slice(), [].as_slice()),
             None => (messages, tools),
         };
-        let mut texts: Vec<&str> = vec![&self.source, &self.bos, &self.eos];
-        for message in messages {
-            texts.extend([message.role.as_str(), message.content.as_str()]);
-            message.extra.iter().for_each(|(key, value)| strings(key, value, &mut texts));
-        }
-        tools.iter().for_each(|tool| strings("", tool, &mut texts));
+        let texts = self.texts(messages, tools);
         let size: usize = texts.iter().map(|text| text.len()).sum::<usize>() - self.source.len();
         let guard = Guard::new(control_tokens, texts.into_iter())?;
 
@@ -157,6 +152,17 @@ impl ChatTemplate {
         let text = String::from_utf8(out.bytes)
             .map_err(|_| unusable(None, "The chat template's output is not UTF-8.".to_owned()))?;
         Ok(guard.finish(text))
+    }
+
+    /// Every text that can come into a prompt.
+    pub(super) fn texts<'v>(&'v self, messages: &'v [Message], tools: &'v [Value]) -> Vec<&'v str> {
+        let mut texts: Vec<&str> = vec![&self.source, &self.bos, &self.eos];
+        for message in messages {
+            texts.extend([message.role.as_str(), message.content.as_str()]);
+            message.extra.iter().for_each(|(key, value)| strings(key, value, &mut texts));
+        }
+        tools.iter().for_each(|tool| strings("", tool, &mut texts));
+        texts
     }
 }
 

@@ -9,7 +9,9 @@ use serde_json::json;
 use super::*;
 use crate::error::{ErrorKind, Result};
 
+mod answers;
 mod families;
+mod turns;
 
 fn none() -> BTreeMap<String, u32> {
     BTreeMap::new()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::console::{Console, Style};
 use super::failure::Failure;
-use crate::engine::{Engine, Event, Finish, FinishReason, Poll, Request, StopReason};
+use crate::engine::{Dropped, Engine, Event, Finish, FinishReason, Poll, Request, StopReason};
 use crate::error::Error;
 use serde_json::{Value, json};
 
@@ -14,6 +14,8 @@ pub(super) const TICK: Duration = Duration::from_millis(50);
 /// A whole answer.
 pub(super) struct Answer {
     pub(super) text: String,
+    pub(super) token_ids: Vec<u32>,
+    pub(super) dropped: Dropped,
     pub(super) finish: Finish,
 }
 
@@ -29,7 +31,8 @@ impl Answer {
     ) -> Result<Self, Failure> {
         let _guard = console.interrupts.answering();
         let stream = engine.submit(request)?;
-        let mut text = String::new();
+        let dropped = stream.dropped();
+        let (mut text, mut token_ids) = (String::new(), Vec::new());
         loop {
             // Asked again and again, since the engine may be busy with a part of the prompt when the key is pressed.
             if console.interrupts.pressed() {
@@ -38,6 +41,7 @@ impl Answer {
             match stream.next(TICK) {
                 Poll::Event(Event::Chunk(chunk)) => {
                     text.push_str(&chunk.text);
+                    token_ids.extend(chunk.token_ids);
                     if echo {
                         console.emit(&chunk.text)?;
                     }
@@ -46,7 +50,8 @@ impl Answer {
                     if echo && !text.ends_with('\n') {
                         console.emit("\n")?;
                     }
-                    return Ok(Self { text, finish: *finish });
+                    token_ids.extend(&finish.token_ids);
+                    return Ok(Self { text, token_ids, dropped, finish: *finish });
                 }
                 Poll::Event(Event::Failed(error)) => {
                     // The message starts on a line of its own.
@@ -79,6 +84,7 @@ impl Answer {
                 "total_tokens": usage.total_tokens(),
                 "cached_tokens": usage.cached_tokens,
             },
+            "dropped": { "turns": self.dropped.turns, "tokens": self.dropped.tokens },
             "metrics": {
                 "queue_s": metrics.queue_s,
                 "load_s": metrics.load_s,
@@ -111,8 +117,18 @@ impl Answer {
         )
     }
 
-    /// Says on standard error why an answer is shorter than it might be.
+    /// Says on standard error what of the prompt was left out, and why an answer is shorter than it might be.
     pub(super) fn explain(&self, console: &mut Console<'_>) -> Result<(), Failure> {
+        if self.dropped != Dropped::default() {
+            let Dropped { turns, tokens } = self.dropped;
+            let what = match turns {
+                0 => String::new(),
+                1 => "the oldest turn, ".to_owned(),
+                _ => format!("the {turns} oldest turns, "),
+            };
+            let line = format!("(the context is full: {what}{tokens} tokens, went unread)");
+            console.note(&console.paint(Style::Dim, &line))?;
+        }
         let why = match self.finish.reason {
             FinishReason::Stop => return Ok(()),
             FinishReason::Length => "cut at the length limit",

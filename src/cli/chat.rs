@@ -11,7 +11,7 @@ use super::{Demo, Outcome, models};
 use crate::chat::Message;
 use crate::engine::{Engine, FinishReason, ModelInfo, Prompt, Request};
 use crate::error::{Error, ErrorKind};
-use crate::sampling::SamplingParams;
+use crate::sampling::{Overflow, SamplingParams};
 
 /// Longest line or block that is read as one message, in bytes.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -26,7 +26,7 @@ Text between two lines of \"\"\" is one message. Ctrl-C stops an answer.";
 
 /// Talks until the input ends.
 pub(super) fn run(args: &ChatArgs, demo: &Demo, console: &mut Console<'_>) -> Outcome {
-    let params = args.sampling.params()?;
+    let params = args.sampling.params(Overflow::DropOldestTurns)?;
     let engine = models::load(&args.engine, demo, console)?;
     let mut talk = Talk { engine, params, system: args.system.clone(), turns: Vec::new(), last: None };
     let is_demo = models::is_demo(args.engine.model.as_deref());
@@ -209,14 +209,16 @@ impl Talk {
             Err(failure) => {
                 // The conversation stays as it was, so that the next message can do better.
                 self.turns.pop();
-                return Err(explain_overflow(failure));
+                return Err(explain_overflow(failure, self.params.overflow));
             }
         };
         answer.explain(console)?;
         if answer.text.is_empty() && answer.finish.reason == FinishReason::Cancelled {
             self.turns.pop();
         } else {
-            self.turns.push(Message::new("assistant", answer.text.as_str()));
+            let mut message = Message::new("assistant", answer.text.as_str());
+            message.token_ids.clone_from(&answer.token_ids);
+            self.turns.push(message);
         }
         self.last = Some(answer);
         Ok(Next::Line)
@@ -224,13 +226,20 @@ impl Talk {
 }
 
 /// In a chat the way out of a full context is another one than elsewhere.
-fn explain_overflow(failure: Failure) -> Failure {
+fn explain_overflow(failure: Failure, policy: Overflow) -> Failure {
     match failure {
         Failure::Error(error) if matches!(error.kind(), ErrorKind::ContextOverflow { .. }) => {
+            let (what, way_out) = match policy {
+                Overflow::Error => ("The conversation has become", "/reset starts a new one"),
+                _ => (
+                    "Also without what may be left out, the conversation is",
+                    "Send the message in smaller parts",
+                ),
+            };
             Failure::Error(Error::new(
                 error.kind().clone(),
-                "The conversation has become longer than the model's context.",
-                "/reset starts a new one; a larger --context-length holds more, where the model allows it.",
+                format!("{what} longer than the model's context."),
+                format!("{way_out}; a larger --context-length holds more, where the model allows it."),
             ))
         }
         other => other,

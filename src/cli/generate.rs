@@ -7,10 +7,11 @@ use super::failure::{INTERRUPTED, TIMED_OUT};
 use super::{Demo, Outcome, models};
 use crate::chat::Message;
 use crate::engine::{FinishReason, Prompt, Request};
+use crate::sampling::Overflow;
 
 /// Answers one prompt.
 pub(super) fn run(args: &RunArgs, demo: &Demo, console: &mut Console<'_>) -> Outcome {
-    let params = args.sampling.params()?;
+    let params = args.sampling.params(Overflow::Error)?;
     let prompt = console.text_or_input(&args.prompt, "prompt")?;
     let engine = models::load(&args.engine, demo, console)?;
     let prompt = match &args.system {

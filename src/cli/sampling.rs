@@ -1,9 +1,10 @@
 //! The flags that say how tokens are chosen.
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::error::Result;
-use crate::sampling::{SamplingParams, timeout};
+use crate::sampling::{Overflow, SamplingParams, timeout};
 
 /// [`SamplingParams`] as flags. The defaults are the same but for the length: the command goes on to the end of the turn.
 #[derive(Debug, Clone, Args)]
@@ -69,11 +70,18 @@ pub(super) struct SamplingArgs {
     /// Stop after this many seconds.
     #[arg(long, allow_negative_numbers = true, value_name = "SECONDS")]
     timeout: Option<f64>,
+    /// What to leave out of a conversation that is too long for the context [default: error; in a chat drop_oldest_turns].
+    #[arg(
+        long,
+        value_name = "POLICY",
+        value_parser = PossibleValuesParser::new(Overflow::ALL.map(Overflow::name)).try_map(|name| name.parse::<Overflow>())
+    )]
+    overflow: Option<Overflow>,
 }
 
 impl SamplingArgs {
-    /// The parameters, not yet validated against a model.
-    pub(super) fn params(&self) -> Result<SamplingParams> {
+    /// The parameters, not yet validated against a model. `overflow` is the policy where no flag names another.
+    pub(super) fn params(&self, overflow: Overflow) -> Result<SamplingParams> {
         Ok(SamplingParams {
             max_tokens: self.max_tokens,
             temperature: self.temperature,
@@ -95,6 +103,7 @@ impl SamplingArgs {
             logprobs: None,
             prompt_logprobs: None,
             timeout: self.timeout.map(timeout).transpose()?,
+            overflow: self.overflow.unwrap_or(overflow),
             priority: 0,
         })
     }

@@ -14,7 +14,7 @@ use super::args::{Arguments, Command};
 use super::console::Console;
 use super::interrupt::Interrupts;
 use super::{Demo, USAGE, execute};
-use crate::sampling::SamplingParams;
+use crate::sampling::{Overflow, SamplingParams};
 
 /// The demo model; `None`, with a word about it, where it has not been trained.
 fn demo() -> Option<Demo> {
@@ -105,7 +105,7 @@ fn flags_default_to_the_parameters_defaults_but_for_the_length() {
         panic!()
     };
     let expected = SamplingParams { max_tokens: None, ..Default::default() };
-    assert_eq!(args.sampling.params().unwrap(), expected);
+    assert_eq!(args.sampling.params(Overflow::Error).unwrap(), expected);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn the_window_is_the_files_unless_it_is_turned_off() {
 fn every_sampling_flag_reaches_its_parameter() {
     let line = "phicandle run -n 7 --temp 0.5 --top-k 4 --top-p 0.9 --min-p 0.1 --typical-p 0.8 --repeat-penalty 1.5 \
                 --repeat-last-n 9 --presence-penalty -1 --frequency-penalty -0.5 --logit-bias 3=-100 --logit-bias 4=2.5 \
-                --seed 11 --stop a --stop b --stop-token-id 5 --include-stop --ignore-eos --min-tokens 2 --timeout 1.5";
+                --seed 11 --stop a --stop b --stop-token-id 5 --include-stop --ignore-eos --min-tokens 2 --timeout 1.5 --overflow truncate_middle";
     let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
     let Command::Run(args) = arguments.command else { panic!() };
     let expected = SamplingParams {
@@ -145,9 +145,10 @@ fn every_sampling_flag_reaches_its_parameter() {
         logprobs: None,
         prompt_logprobs: None,
         timeout: Some(std::time::Duration::from_millis(1500)),
+        overflow: Overflow::TruncateMiddle,
         priority: 0,
     };
-    assert_eq!(args.sampling.params().unwrap(), expected);
+    assert_eq!(args.sampling.params(Overflow::Error).unwrap(), expected);
 }
 
 #[test]

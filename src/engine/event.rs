@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::stats::{Metrics, Usage};
+use super::stats::{Dropped, Metrics, Usage};
 use crate::error::Error;
 use crate::sampling::TokenLogprob;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -141,6 +141,7 @@ impl Shared {
 /// The reader's end of a request. Dropping it cancels the request.
 pub struct EventStream {
     shared: Arc<Shared>,
+    dropped: Dropped,
 }
 
 /// The worker's end of a request. Dropping it without a last event fails the request.
@@ -151,10 +152,21 @@ pub(super) struct EventSender {
 /// Both ends of a new request.
 pub(super) fn channel() -> (EventSender, EventStream) {
     let shared = Arc::new(Shared::default());
-    (EventSender { shared: Arc::clone(&shared) }, EventStream { shared })
+    (EventSender { shared: Arc::clone(&shared) }, EventStream { shared, dropped: Dropped::default() })
 }
 
 impl EventStream {
+    /// The stream of a prompt that lacks something.
+    pub(super) fn lacking(mut self, dropped: Dropped) -> Self {
+        self.dropped = dropped;
+        self
+    }
+
+    /// What was left out of the prompt, as [`SamplingParams::overflow`](crate::sampling::SamplingParams::overflow) allows.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
     /// The next event, waiting for it up to `wait`. Any number of threads may wait; each event goes to one of them.
     pub fn next(&self, wait: Duration) -> Poll {
         let deadline = Instant::now().checked_add(wait);

@@ -9,6 +9,7 @@ mod kv_file;
 mod load;
 mod loaded;
 mod options;
+mod overflow;
 mod pace;
 mod place;
 mod prefix;
@@ -37,11 +38,14 @@ pub use event::{Chunk, Event, EventStream, Finish, FinishReason, Poll, StopReaso
 pub use info::ModelInfo;
 pub use loaded::LoadedModel;
 pub use options::{Backend, DEFAULT_MAX_BATCH, DEFAULT_MAX_QUEUE, LoadOptions, ModelSource, Progress};
+pub use overflow::CUT_MARK;
 pub use request::{Prompt, Request, ScoreRequest};
-pub use stats::{Metrics, Stats, Usage};
+pub use stats::{Dropped, Metrics, Stats, Usage};
 pub use windows::{Window, stride_windows};
 #[cfg(feature = "python")]
 pub(crate) use worker::panic_text;
+
+use serde_json::Value;
 
 use crate::chat::{ChatTemplate, Message};
 use crate::error::{Error, ErrorKind, Result};
@@ -49,6 +53,7 @@ use crate::model::{Forward, Limits, MemoryPlan};
 use crate::sampling::{SamplingParams, check_top};
 use crate::tokenizer::Tokenizer;
 use load::Parts;
+use overflow::Fitted;
 use place::Place;
 use saved::Identity;
 use scheduler::Scheduler;
@@ -161,12 +166,8 @@ impl Engine {
         let inner = &*self.inner;
         inner.check_alive()?;
         request.params.validate(inner.limits.vocab_size)?;
-        let prompt = self.prompt_tokens(&request.prompt)?;
-        let limit = inner.limits.context_length;
-        if prompt.len() >= limit {
-            return Err(overflow(prompt.len(), limit));
-        }
-        self.start_sequence(prompt, request.params, None)
+        let Fitted { tokens, dropped } = self.fit(&request.prompt, &request.params)?;
+        Ok(self.start_sequence(tokens, request.params, None)?.lacking(dropped))
     }
 
     /// Starts to find out how likely continuations of a prompt are. Returns at once; what is found comes with the last event,
@@ -269,9 +270,13 @@ impl Engine {
                 tokenizer.encode_prompt(text, None)?
             }
             Prompt::Raw(text) => tokenizer.encode_prompt(text, None)?,
-            Prompt::Text(text) => self.templated(&[Message::new("user", text)])?,
-            Prompt::Messages(messages) if messages.is_empty() => return Err(empty_prompt()),
-            Prompt::Messages(messages) => self.templated(messages)?,
+            Prompt::Text(text) => self.templated(&[Message::new("user", text)], &[])?,
+            Prompt::Messages(messages) | Prompt::WithTools { messages, .. } if messages.is_empty() => {
+                return Err(empty_prompt());
+            }
+            Prompt::Messages(messages) | Prompt::WithTools { messages, .. } => {
+                self.templated(messages, prompt.tools())?
+            }
             Prompt::Tokens(ids) => {
                 self.inner.check_ids("prompt", ids)?;
                 ids.clone()
@@ -280,10 +285,8 @@ impl Engine {
         if tokens.is_empty() { Err(empty_prompt()) } else { Ok(tokens) }
     }
 
-    fn templated(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        let tokenizer = &self.inner.tokenizer;
-        let rendered = self.inner.template.render(messages, true, tokenizer.special_tokens())?;
-        tokenizer.encode_rendered(&rendered, None)
+    fn templated(&self, messages: &[Message], tools: &[Value]) -> Result<Vec<u32>> {
+        self.inner.template.encode(messages, tools, true, &self.inner.tokenizer)
     }
 
     /// The tokenizer.
@@ -412,14 +415,4 @@ fn closed() -> Error {
 
 fn empty_prompt() -> Error {
     Error::invalid("prompt", "The prompt is empty.", "Give some text, messages or token ids.")
-}
-
-fn overflow(prompt_tokens: usize, limit: usize) -> Error {
-    Error::new(
-        ErrorKind::ContextOverflow { prompt_tokens, limit },
-        format!(
-            "The prompt has {prompt_tokens} tokens, and the context holds {limit} with room for one to answer."
-        ),
-        "Shorten the prompt, or make the Generator with a larger context_length= if the model allows it.",
-    )
 }

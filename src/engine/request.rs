@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::chat::Message;
+use serde_json::Value;
+
+use crate::chat::{Message, without_oldest};
 use crate::sampling::SamplingParams;
 
 /// A prompt and how to answer it.
@@ -28,7 +30,7 @@ pub struct ScoreRequest {
     pub timeout: Option<Duration>,
 }
 
-/// The three forms of a prompt.
+/// The forms of a prompt.
 #[derive(Debug, Clone)]
 pub enum Prompt {
     /// One user turn, put into the chat template; text that begins with a control token of the template (as the tutorial's
@@ -38,6 +40,43 @@ pub enum Prompt {
     Raw(String),
     /// A conversation, put into the chat template.
     Messages(Vec<Message>),
+    /// A conversation in which the model may call tools.
+    WithTools {
+        /// The conversation.
+        messages: Vec<Message>,
+        /// JSON schemas of functions.
+        tools: Vec<Value>,
+    },
     /// Token ids, taken as they are.
     Tokens(Vec<u32>),
+}
+
+impl Prompt {
+    /// The messages of a conversation; `None` for the other forms.
+    pub fn messages(&self) -> Option<&[Message]> {
+        match self {
+            Self::Messages(messages) | Self::WithTools { messages, .. } => Some(messages),
+            Self::Text(_) | Self::Raw(_) | Self::Tokens(_) => None,
+        }
+    }
+
+    /// A conversation without its `count` oldest [`turns`](crate::chat::turns); the other forms as they are.
+    #[must_use]
+    pub fn without_oldest(&self, count: usize) -> Self {
+        match self {
+            Self::Messages(messages) => Self::Messages(without_oldest(messages, count)),
+            Self::WithTools { messages, tools } => {
+                Self::WithTools { messages: without_oldest(messages, count), tools: tools.clone() }
+            }
+            Self::Text(_) | Self::Raw(_) | Self::Tokens(_) => self.clone(),
+        }
+    }
+
+    /// The tools that come with a conversation.
+    pub fn tools(&self) -> &[Value] {
+        match self {
+            Self::WithTools { tools, .. } => tools,
+            _ => &[],
+        }
+    }
 }

@@ -20,6 +20,15 @@ impl Usage {
     }
 }
 
+/// What was left out of a prompt, so that its answer has room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Whole turns, the oldest of the conversation.
+    pub turns: usize,
+    /// By how many tokens the prompt became shorter.
+    pub tokens: usize,
+}
+
 /// Times and sizes of one request. Times are in seconds of the wall clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Metrics {

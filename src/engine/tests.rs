@@ -1,6 +1,7 @@
 //! The engine with a scripted model: scheduling, stopping and failing, without weights.
 
 mod crossing;
+mod overflow;
 mod reader;
 mod scoring;
 mod sharing;
@@ -148,9 +149,18 @@ fn engine_with(script: Script, max_queue: usize) -> (Engine, Arc<AtomicUsize>) {
 
 /// An engine with `slots` slots, the longest run that it has seen, and word of a pass that waits.
 fn engine_of(script: Script, slots: usize, max_queue: usize) -> (Engine, Arc<AtomicUsize>, Receiver<()>) {
+    engine_speaking(tokenizer(), ChatTemplate::phi3().unwrap(), script, slots, max_queue)
+}
+
+fn engine_speaking(
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    script: Script,
+    slots: usize,
+    max_queue: usize,
+) -> (Engine, Arc<AtomicUsize>, Receiver<()>) {
     let (waits, waiting) = channel();
-    let tokenizer = Arc::new(tokenizer());
-    let template = ChatTemplate::phi3().unwrap();
+    let tokenizer = Arc::new(tokenizer);
     let longest_run = Arc::<AtomicUsize>::default();
     let vocab_size = tokenizer.vocab_size();
     let plan = ModelPlan {

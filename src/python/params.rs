@@ -31,6 +31,7 @@ pub(super) struct Params {
     logprobs: Option<usize>,
     prompt_logprobs: Option<usize>,
     timeout: Option<f64>,
+    overflow: String,
     priority: i32,
 }
 
@@ -61,6 +62,7 @@ impl Params {
             logprobs: self.logprobs,
             prompt_logprobs: self.prompt_logprobs,
             timeout: self.timeout.map(timeout).transpose()?,
+            overflow: self.overflow.parse()?,
             priority: self.priority,
         })
     }

@@ -1,6 +1,7 @@
 //! Prompts, from the pairs that `phicandle.prompt` makes to the core's enum.
 
 use pyo3::prelude::*;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::chat::Message;
@@ -12,6 +13,8 @@ use crate::error::{Error, Result};
 pub(super) enum Content {
     Text(String),
     Ids(Vec<u32>),
+    /// Messages and tools, both JSON.
+    Pair(String, String),
 }
 
 /// What follows a prompt.
@@ -21,7 +24,7 @@ pub(super) enum Continuation {
     Ids(Vec<u32>),
 }
 
-/// The core's prompt for a form (`text`, `raw`, `turn`, `messages` or `ids`) and its content.
+/// The core's prompt for a form (`text`, `raw`, `turn`, `messages`, `with_tools` or `ids`) and its content.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for messages that are not messages.
@@ -31,6 +34,9 @@ pub(super) fn prompt(form: &str, content: Content) -> Result<Prompt> {
         ("raw", Content::Text(text)) => Ok(Prompt::Raw(text)),
         ("turn", Content::Text(text)) => Ok(Prompt::Messages(vec![Message::new("user", text)])),
         ("messages", Content::Text(json)) => messages(&json).map(Prompt::Messages),
+        ("with_tools", Content::Pair(json, schemas)) => {
+            Ok(Prompt::WithTools { messages: messages(&json)?, tools: tools(&schemas)? })
+        }
         ("ids", Content::Ids(ids)) => Ok(Prompt::Tokens(ids)),
         (form, _) => Err(Error::internal(format!("The Python package sent a prompt of the form {form:?}."))),
     }
@@ -65,7 +71,14 @@ fn message(mut fields: Map<String, Value>) -> Result<Message> {
         Some(Value::String(text)) => Ok(text),
         _ => Err(unusable(&format!("one has no text as {name}"))),
     };
-    Ok(Message { role: text("role")?, content: text("content")?, extra: fields })
+    let (role, content) = (text("role")?, text("content")?);
+    let token_ids = match fields.shift_remove("token_ids") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(ids) => {
+            Vec::deserialize(ids).map_err(|_| unusable("the token_ids of one are no list of token ids"))?
+        }
+    };
+    Ok(Message { role, content, extra: fields, token_ids })
 }
 
 fn unusable(reason: &str) -> Error {

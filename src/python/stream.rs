@@ -10,7 +10,9 @@ use pyo3::types::{PyDict, PyTuple};
 use super::error::raise;
 use super::waker::RawWaker;
 use super::{facts, gil, likelihood};
-use crate::engine::{Chunk, Event, EventStream, Finish, FinishReason, Metrics, Poll, StopReason, Usage};
+use crate::engine::{
+    Chunk, Dropped, Event, EventStream, Finish, FinishReason, Metrics, Poll, StopReason, Usage,
+};
 use crate::error::{ErrorKind, Result};
 use crate::sampling::TokenLogprob;
 use crate::tokenizer::Tokenizer;
@@ -247,6 +249,12 @@ impl RawStream {
     fn done(&self, py: Python<'_>) -> PyResult<bool> {
         self.check(py)?;
         Ok(self.ledger().end.is_some())
+    }
+
+    /// The turns and the tokens that the prompt lacks.
+    fn dropped(&self) -> (usize, usize) {
+        let Dropped { turns, tokens } = self.events.dropped();
+        (turns, tokens)
     }
 
     /// Whether `cancel` was called, or Ctrl-C came while waiting.

@@ -98,8 +98,8 @@ impl RawTokenizer {
     ) -> PyResult<Vec<u32>> {
         gil::enter(py, || {
             gil::free(py, || {
-                let rendered = self.render(&messages, &tools, add_generation_prompt)?;
-                self.tokenizer.encode_rendered(&rendered, None)
+                let (messages, tools) = (prompt::messages(&messages)?, prompt::tools(&tools)?);
+                self.chat_template()?.encode(&messages, &tools, add_generation_prompt, &self.tokenizer)
             })
         })
     }

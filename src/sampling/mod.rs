@@ -17,6 +17,7 @@
 
 mod filters;
 mod logprobs;
+mod overflow;
 mod params;
 mod penalties;
 mod sampler;
@@ -25,5 +26,6 @@ mod softmax;
 mod tests;
 
 pub use logprobs::{Logprobs, MOST_LOGPROBS, TokenLogprob};
+pub use overflow::Overflow;
 pub use params::{SamplingParams, check_top, timeout};
 pub use sampler::Sampler;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::logprobs::MOST_LOGPROBS;
+use super::overflow::Overflow;
 use crate::error::{Error, Result};
 
 /// Most stop strings, and most stop token ids, that one request may have.
@@ -65,6 +66,8 @@ pub struct SamplingParams {
     pub prompt_logprobs: Option<usize>,
     /// Ends the answer with what there is after this time, more than zero. Default none.
     pub timeout: Option<Duration>,
+    /// What to do with a prompt for which the context is too small. Default [`Overflow::Error`].
+    pub overflow: Overflow,
     /// Requests of higher priority go first, and may have those of lower priority wait. Default 0.
     pub priority: i32,
 }
@@ -92,6 +95,7 @@ impl Default for SamplingParams {
             logprobs: None,
             prompt_logprobs: None,
             timeout: None,
+            overflow: Overflow::Error,
             priority: 0,
         }
     }

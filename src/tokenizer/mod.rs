@@ -30,8 +30,8 @@ use std::path::Path;
 
 use self::encoder::{TextEncoder, WordCache};
 pub use self::family::Family;
-pub(crate) use self::prompt::Guard;
 pub use self::prompt::RenderedPrompt;
+pub(crate) use self::prompt::{Guard, unused};
 use self::special::{AddedToken, Matcher};
 use self::stream::Progress;
 pub use self::stream::TokenStream;
@@ -144,14 +144,14 @@ impl Tokenizer {
     ///
     /// Errors: [`InvalidParameter`](crate::ErrorKind::InvalidParameter) when `bos` is asked of a vocabulary without one.
     pub fn encode(&self, text: &str, bos: Option<bool>) -> Result<Vec<u32>> {
-        self.run(text, None, false, bos)
+        self.run(&[(text, &[])], None, false, bos)
     }
 
     /// The ids of a raw prompt: control tokens in it count. Begin-of-text is not doubled when the prompt spells it.
     ///
     /// Errors: as [`encode`](Self::encode).
     pub fn encode_prompt(&self, text: &str, bos: Option<bool>) -> Result<Vec<u32>> {
-        self.run(text, None, true, bos)
+        self.run(&[(text, &[])], None, true, bos)
     }
 
     /// The ids of a chat template's output: control tokens of the template count, those inside messages stay text.
@@ -160,24 +160,42 @@ impl Tokenizer {
     /// Errors: as [`encode`](Self::encode).
     pub fn encode_rendered(&self, prompt: &RenderedPrompt, bos: Option<bool>) -> Result<Vec<u32>> {
         let (marked, mark) = prompt.parts();
-        self.run(marked, Some(mark), true, bos)
+        let (mut parts, mut from) = (Vec::new(), 0);
+        for (range, ids) in prompt.known() {
+            parts.push((marked.get(from..range.start).unwrap_or_default(), &**ids));
+            from = range.end;
+        }
+        parts.push((marked.get(from..).unwrap_or_default(), &[]));
+        self.run(&parts, Some(mark), true, bos)
     }
 
-    fn run(&self, text: &str, mark: Option<char>, control: bool, bos: Option<bool>) -> Result<Vec<u32>> {
-        let mut ids = Vec::with_capacity(text.len() / 3 + 1);
+    /// The ids of texts that follow each other, each with ids that come after it.
+    fn run(
+        &self,
+        parts: &[(&str, &[u32])],
+        mark: Option<char>,
+        control: bool,
+        bos: Option<bool>,
+    ) -> Result<Vec<u32>> {
+        let mut ids =
+            Vec::with_capacity(parts.iter().map(|(text, ids)| text.len() / 3 + 1 + ids.len()).sum());
         let mut cache = WordCache::default();
-        let mut from = 0;
-        loop {
-            let found = self.matcher.find(text, from, control);
-            let until = found.as_ref().map_or(text.len(), |found| found.start);
-            let plain = text.get(from..until).unwrap_or_default();
-            match mark.filter(|&mark| plain.contains(mark)) {
-                Some(mark) => self.unmarked(&prompt::unmark(plain, mark), from == 0, &mut cache, &mut ids)?,
-                None => self.encoder.encode(plain, from == 0, &mut cache, &mut ids)?,
+        for (at, (text, after)) in parts.iter().enumerate() {
+            let mut from = 0;
+            loop {
+                let found = self.matcher.find(text, from, control);
+                let until = found.as_ref().map_or(text.len(), |found| found.start);
+                let plain = text.get(from..until).unwrap_or_default();
+                let first = at == 0 && from == 0;
+                match mark.filter(|&mark| plain.contains(mark)) {
+                    Some(mark) => self.unmarked(&prompt::unmark(plain, mark), first, &mut cache, &mut ids)?,
+                    None => self.encoder.encode(plain, first, &mut cache, &mut ids)?,
+                }
+                let Some(found) = found else { break };
+                ids.push(found.token.id);
+                from = found.end;
             }
-            let Some(found) = found else { break };
-            ids.push(found.token.id);
-            from = found.end;
+            ids.extend_from_slice(after);
         }
         if bos.unwrap_or(self.add_bos && self.ids.bos.is_some()) {
             let bos = self.ids.bos.ok_or_else(|| {

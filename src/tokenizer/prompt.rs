@@ -5,6 +5,7 @@
 //! are in place, so that a marked spelling is not found, and takes them out of the text between.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 
 use super::special::{AddedToken, Matcher};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct RenderedPrompt {
     marked: String,
     mark: char,
+    /// Parts of `marked` whose ids are known, in their order.
+    known: Vec<(Range<usize>, Vec<u32>)>,
 }
 
 impl RenderedPrompt {
@@ -27,11 +30,46 @@ impl RenderedPrompt {
     pub(crate) fn parts(&self) -> (&str, char) {
         (&self.marked, self.mark)
     }
+
+    /// The parts of the marked text whose ids are known, in their order.
+    pub(crate) fn known(&self) -> &[(Range<usize>, Vec<u32>)] {
+        &self.known
+    }
+
+    /// The prompt that `self` is when the `joint` is taken out of it, with the ids of each text that stood between two of them.
+    /// `None` when these are not exactly `texts`, or the prompt is not that of `plain`, which was rendered without joints.
+    pub(crate) fn joined(self, joint: char, texts: &[(&str, &[u32])], plain: &Self) -> Option<Self> {
+        let (mut marked, mut known) = (String::with_capacity(self.marked.len()), Vec::new());
+        let mut parts = self.marked.split(joint);
+        marked.push_str(parts.next()?);
+        for (text, ids) in texts {
+            let part = parts.next().filter(|part| unmark(part, self.mark) == *text)?;
+            known.push((marked.len()..marked.len() + part.len(), ids.to_vec()));
+            marked.push_str(part);
+            marked.push_str(parts.next()?);
+        }
+        let joined = Self { marked, mark: self.mark, known };
+        (parts.next().is_none() && joined.text() == plain.text()).then_some(joined)
+    }
 }
 
 /// `text` without any `mark`.
 pub(crate) fn unmark(text: &str, mark: char) -> String {
     text.chars().filter(|&c| c != mark).collect()
+}
+
+/// A character that is in none of `texts`.
+pub(crate) fn unused<'t>(texts: impl Iterator<Item = &'t str>) -> Result<char> {
+    // Noncharacters first, which no text should hold; then the private planes, where no text can hold all.
+    let mut candidates = ('\u{FDD0}'..='\u{FDEF}').chain('\u{F0000}'..='\u{10FFFD}');
+    let used: HashSet<char> = texts.flat_map(str::chars).filter(|&c| c >= '\u{FDD0}').collect();
+    candidates.find(|c| !used.contains(c)).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Template { line: None },
+            "The messages hold every private character of Unicode, so control tokens cannot be told apart.",
+            "Send the text in smaller parts.",
+        )
+    })
 }
 
 /// Marks the control tokens in the messages of one conversation.
@@ -49,16 +87,7 @@ impl Guard {
         control_tokens: &BTreeMap<String, u32>,
         texts: impl Iterator<Item = &'t str>,
     ) -> Result<Self> {
-        // Noncharacters first, which no text should hold; then the private planes, where no text can hold all.
-        let candidates = || ('\u{FDD0}'..='\u{FDEF}').chain('\u{F0000}'..='\u{10FFFD}');
-        let used: HashSet<char> = texts.flat_map(str::chars).filter(|&c| c >= '\u{FDD0}').collect();
-        let mark = candidates().find(|c| !used.contains(c)).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Template { line: None },
-                "The messages hold every private character of Unicode, so control tokens cannot be told apart.",
-                "Send the text in smaller parts.",
-            )
-        })?;
+        let mark = unused(texts)?;
         let added = |(spelling, &id): (&String, &u32)| AddedToken {
             spelling: spelling.clone(),
             id,
@@ -107,7 +136,7 @@ impl Guard {
 
     /// The template's output, whose content was [protected](Self::protect).
     pub(crate) fn finish(self, marked: String) -> RenderedPrompt {
-        RenderedPrompt { marked, mark: self.mark }
+        RenderedPrompt { marked, mark: self.mark, known: Vec::new() }
     }
 }
 

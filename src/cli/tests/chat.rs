@@ -66,7 +66,25 @@ fn a_full_context_does_not_end_a_chat_at_a_terminal() {
         &format!("{long}\nrain\n/stats\n"),
     );
     assert_eq!(done.code, 0, "{done:?}");
-    assert!(done.err.contains("/reset starts a new one") && done.err.contains("prompt "), "{done:?}");
+    assert!(
+        done.err.contains("Send the message in smaller parts") && done.err.contains("prompt "),
+        "{done:?}"
+    );
     let done = piped(&demo, &args, &format!("{long}\nrain\n"));
     assert_eq!((done.code, done.out.as_str()), (1, ""), "a script learns of it");
+}
+
+#[test]
+fn a_long_chat_goes_on_without_its_oldest_turns_and_says_so() {
+    let Some(demo) = demo() else { return };
+    let setting = Setting { terminal: true, ..Setting::default() };
+    let input = "a haiku about rain and snow\n".repeat(12) + "/stats\n";
+    let args = ["chat", "-m", "demo", "-n", "8", "-c", "64", "--seed", "5"];
+    let done = at(&setting, &demo, &args, &input);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(done.err.contains("(the context is full: the oldest turn, "), "{done:?}");
+    assert!(done.err.contains(" oldest turns, "), "{done:?}");
+    // Without leave to drop any, the chat says that it is full.
+    let done = at(&setting, &demo, &[&args[..], &["--overflow", "error"]].concat(), &input);
+    assert!(done.err.contains("/reset starts a new one"), "{done:?}");
 }

@@ -17,6 +17,10 @@ mod stats {
     pub struct Usage;
 
     /// As in the crate.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub struct Dropped;
+
+    /// As in the crate.
     #[derive(Debug, Clone, Copy, Default, PartialEq)]
     pub struct Metrics;
 }
