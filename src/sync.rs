@@ -3,3 +3,7 @@
 
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 pub(crate) use std::time::Instant;
+pub(crate) use std::{hint, thread, thread_local};
+
+/// Looks of a thread that watches for something between two glances at the clock.
+pub(crate) const LOOKS_PER_GLANCE: u32 = 64;

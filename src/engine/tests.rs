@@ -5,6 +5,7 @@ mod overflow;
 mod reader;
 mod scoring;
 mod sharing;
+mod threads;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

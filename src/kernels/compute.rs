@@ -13,12 +13,12 @@ pub struct Compute {
 }
 
 impl Compute {
-    /// `threads` threads that use the instructions of `isa`.
+    /// `threads` threads that use the instructions of `isa`; a part of the process's, as [`Pool::shared`] says.
     ///
     /// # Errors
-    /// [`ErrorKind::UnsupportedCpu`](crate::ErrorKind::UnsupportedCpu) when this CPU lacks them, and those of [`Pool::new`].
+    /// [`ErrorKind::UnsupportedCpu`](crate::ErrorKind::UnsupportedCpu) when this CPU lacks them, and those of [`Pool::shared`].
     pub fn new(threads: usize, isa: Isa) -> Result<Self> {
-        Ok(Self { pool: Pool::new(threads)?, tier: Tier::new(isa)? })
+        Ok(Self { pool: Pool::shared(threads)?, tier: Tier::new(isa)? })
     }
 
     /// Threads that compute, the caller's included.

@@ -8,11 +8,15 @@ mod activation;
 #[cfg_attr(kernels_alone, path = "../../tests/kernels/src/arena.rs")]
 mod arena;
 mod attention;
+mod budget;
+#[cfg(test)]
+mod budget_tests;
 mod compute;
 mod cpus;
 mod disjoint;
 mod exp;
 mod isa;
+mod lane;
 mod limits;
 mod matmul;
 mod norm;
@@ -25,6 +29,7 @@ mod running_sum;
 mod scratch;
 mod simd;
 mod softmax;
+mod turn;
 mod worker;
 
 pub(crate) use attention::{AttentionPlan, Heads, KV_BLOCK, KvCache, KvShape, Rows, Run, Spare};
@@ -32,6 +37,8 @@ pub(crate) use matmul::{
     Activations, Copied, Forms, Gelu, Matrix, Memory, Norm, Picked, RowSource, Then, family, is_weight,
 };
 pub(crate) use norm::NormKind;
+#[cfg(test)]
+pub(crate) use pool::FAULT;
 pub(crate) use rope::{Pairs, Rope, Rotation, Stretch, long_rope_magnitude};
 pub(crate) use router::Choice;
 pub(crate) use running_sum::{SUM_BLOCK, running_sum};

@@ -8,17 +8,17 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError};
 
+use super::budget::{Budget, Place};
 use super::scratch::Scratch;
-use super::worker::{Padded, Shared, Worker};
+use super::worker::Padded;
 use crate::error::{Error, Result};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Mutex, thread_local};
 
 /// Most threads of a pool: more is a slip of the pen, not a machine.
 const MAX_THREADS: usize = 1024;
-/// After so many operations in which no worker took part, see whether this is still the process that has them.
-const ALONE_LIMIT: u32 = 16;
 
 /// What one unit of an operation does: its number, from 0, and the memory of the thread that it runs on.
 pub type Work<'a> = dyn Fn(usize, &mut Scratch) + Sync + 'a;
@@ -28,25 +28,16 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Whether the next operation that this thread calls for with several units panics on a worker.
+    pub(crate) static FAULT: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Threads for the operations of a model. Idle ones sleep after a fraction of a millisecond.
 #[derive(Debug)]
 pub struct Pool {
-    threads: usize,
-    /// The process that has the threads.
-    process: AtomicU32,
-    /// Bytes of scratch of all threads.
-    scratch_bytes: Arc<AtomicUsize>,
-    crew: Mutex<Crew>,
-}
-
-/// What the caller of an operation needs to himself.
-#[derive(Debug)]
-struct Crew {
-    shared: Arc<Shared>,
-    workers: Vec<Worker>,
-    scratch: Scratch,
-    /// Operations, one after the other, in which no worker took part.
-    alone: u32,
+    place: Place,
 }
 
 /// One operation. It lives in the caller's frame for as long as workers may look at it.
@@ -59,31 +50,49 @@ pub(super) struct Job<'a> {
 }
 
 impl Pool {
-    /// A pool of `threads`, from 1: the caller's own counts, so one fewer is started. Where the system does not start them
-    /// all, the pool has fewer, and the log says so; results are the same.
+    /// A pool of `threads`, from 1: the caller's own counts, so one fewer is started. They serve this pool alone. Where the
+    /// system does not start them all, the pool has fewer, and the log says so; results are the same.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidParameter`](crate::ErrorKind::InvalidParameter) for 0 or more than 1024.
     pub fn new(threads: usize) -> Result<Self> {
         check_threads(threads)?;
-        let scratch_bytes = Arc::default();
-        let crew = Crew::new(threads, &scratch_bytes, Scratch::counted(Arc::clone(&scratch_bytes)));
-        Ok(Self {
-            threads: crew.workers.len() + 1,
-            process: AtomicU32::new(std::process::id()),
-            scratch_bytes,
-            crew: Mutex::new(crew),
-        })
+        Ok(Self::within(&Arc::new(Budget::new(threads)), threads))
+    }
+
+    /// The same, with threads of the process: all such pools together run as many at once as the process may use cores, or
+    /// as the widest of them has. Those that would need more take turns, operation by operation, each for the same time.
+    ///
+    /// # Errors
+    /// As [`Pool::new`].
+    pub fn shared(threads: usize) -> Result<Self> {
+        check_threads(threads)?;
+        Ok(Self::within(&Budget::of_process(), threads))
+    }
+
+    pub(super) fn within(budget: &Arc<Budget>, threads: usize) -> Self {
+        Self { place: budget.join(threads) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn lane(&self) -> &Arc<super::lane::Lane> {
+        &self.place.lane
+    }
+
+    /// Threads that an operation of so many units would have now.
+    #[cfg(test)]
+    pub(super) fn claimed(&self, units: usize) -> usize {
+        self.place.claim(units).threads
     }
 
     /// Threads that share an operation, the caller's included.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.place.width
     }
 
     /// Bytes of scratch that the threads hold: the most that the operations so far asked for.
     pub fn scratch_bytes(&self) -> usize {
-        self.scratch_bytes.load(Ordering::Relaxed)
+        self.place.lane.scratch_bytes()
     }
 
     /// Runs `work` once for each unit from 0 to `units`, on all threads at once, and returns when all are done. Which
@@ -97,14 +106,17 @@ impl Pool {
         if units == 0 {
             return Ok(());
         }
+        #[cfg(test)]
+        let work = &with_fault(units, work);
         let job = Job::new(units, work);
-        if INSIDE.get() {
+        if INSIDE.with(Cell::get) {
             job.run_alone(&mut Scratch::default());
         } else {
-            match self.turn() {
-                Some(mut crew) => {
+            match self.place.lane.enter(self.place.caller) {
+                Some(mut turn) => {
                     let _inside = Inside::enter();
-                    crew.run(&job, self);
+                    let claim = self.place.claim(units);
+                    turn.run(&job, claim.threads);
                 }
                 None => {
                     let _inside = Inside::enter();
@@ -115,19 +127,30 @@ impl Pool {
         job.outcome()
     }
 
-    /// Waits for the caller's turn. None when it will never come: a fork left the turn to a thread that is not here.
-    fn turn(&self) -> Option<MutexGuard<'_, Crew>> {
-        match self.crew.try_lock() {
-            Ok(crew) => Some(crew),
-            Err(TryLockError::Poisoned(crew)) => Some(crew.into_inner()),
-            Err(TryLockError::WouldBlock) if self.is_forked() => None,
-            Err(TryLockError::WouldBlock) => Some(self.crew.lock().unwrap_or_else(PoisonError::into_inner)),
-        }
+    /// Says that the next operation is not near. Between two operations the turn is kept for a pool, unless another one has
+    /// waited for long.
+    pub fn rest(&self) {
+        self.place.lane.leave(self.place.caller);
     }
+}
 
-    /// Whether this process is not the one that started the threads. Asks the system.
-    pub(super) fn is_forked(&self) -> bool {
-        self.process.load(Ordering::Relaxed) != std::process::id()
+/// `work`, or what panics on the first worker that takes part, while the caller waits for one.
+#[cfg(test)]
+fn with_fault(units: usize, work: &Work<'_>) -> impl Fn(usize, &mut Scratch) + Sync {
+    let caller = std::thread::current().id();
+    let faulty = units > 1 && FAULT.take();
+    let met = AtomicBool::new(false);
+    move |unit, scratch| {
+        if faulty {
+            if std::thread::current().id() != caller {
+                met.store(true, Ordering::SeqCst);
+                panic!("injected");
+            }
+            while !met.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+        }
+        work(unit, scratch);
     }
 }
 
@@ -146,70 +169,22 @@ pub fn check_threads(threads: usize) -> Result<()> {
     ))
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        let forked = self.is_forked();
-        let crew = self.crew.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if forked {
-            crew.abandon();
-            return;
-        }
-        crew.shared.shut_down();
-        crew.shared.wake(&crew.workers, usize::MAX);
-        for worker in crew.workers.drain(..) {
-            worker.join();
-        }
-    }
-}
-
-impl Crew {
-    fn new(threads: usize, scratch_bytes: &Arc<AtomicUsize>, scratch: Scratch) -> Self {
-        let shared = Arc::new(Shared::new(threads));
-        let mut workers = Vec::new();
-        for number in 1..threads {
-            match Worker::start(number, &shared, Scratch::counted(Arc::clone(scratch_bytes))) {
-                Ok(worker) => workers.push(worker),
-                Err(error) => {
-                    log::warn!("The system started {number} of {threads} threads: {error}.");
-                    break;
-                }
-            }
-        }
-        Self { shared, workers, scratch, alone: 0 }
-    }
-
-    fn run(&mut self, job: &Job<'_>, pool: &Pool) {
-        if job.units == 1 || self.workers.is_empty() {
-            job.run_alone(&mut self.scratch);
-            return;
-        }
-        let asleep = self.shared.sleepers();
-        if (asleep > 0 || self.alone >= ALONE_LIMIT) && pool.is_forked() {
-            self.abandon();
-            *self = Self::new(pool.threads, &pool.scratch_bytes, std::mem::take(&mut self.scratch));
-            pool.process.store(std::process::id(), Ordering::Relaxed);
-        }
-        {
-            let _open = self.shared.open(job, pool);
-            self.shared.wake(&self.workers, job.units - 1);
-            job.take_part(&mut self.scratch);
-        }
-        self.alone = if job.helped.load(Ordering::Relaxed) { 0 } else { self.alone % ALONE_LIMIT + 1 };
-    }
-
-    /// Forgets threads that a fork left behind in the parent.
-    fn abandon(&mut self) {
-        self.workers.drain(..).for_each(Worker::forget);
-    }
-}
-
 impl<'a> Job<'a> {
     fn new(units: usize, work: &'a Work<'a>) -> Self {
         Self { work, units, next: Padded::default(), helped: Padded::default(), fault: Mutex::new(None) }
     }
 
+    pub(super) fn units(&self) -> usize {
+        self.units
+    }
+
+    /// Whether a worker took part.
+    pub(super) fn was_helped(&self) -> bool {
+        self.helped.load(Ordering::Relaxed)
+    }
+
     /// Does units for as long as there are any, as one of several threads.
-    fn take_part(&self, scratch: &mut Scratch) {
+    pub(super) fn take_part(&self, scratch: &mut Scratch) {
         let units = || loop {
             let unit = self.next.fetch_add(1, Ordering::Relaxed);
             if unit >= self.units {
@@ -225,7 +200,7 @@ impl<'a> Job<'a> {
 
     /// The same, as a worker.
     pub(super) fn help(&self, scratch: &mut Scratch) {
-        INSIDE.set(true);
+        INSIDE.with(|inside| inside.set(true));
         if !self.helped.load(Ordering::Relaxed) {
             self.helped.store(true, Ordering::Relaxed);
         }
@@ -233,7 +208,7 @@ impl<'a> Job<'a> {
     }
 
     /// Does all units, in order.
-    fn run_alone(&self, scratch: &mut Scratch) {
+    pub(super) fn run_alone(&self, scratch: &mut Scratch) {
         let units = || (0..self.units).for_each(|unit| (self.work)(unit, scratch));
         if let Err(panic) = catch_unwind(AssertUnwindSafe(units)) {
             self.fail(panic.as_ref());
@@ -263,13 +238,13 @@ struct Inside;
 
 impl Inside {
     fn enter() -> Self {
-        INSIDE.set(true);
+        INSIDE.with(|inside| inside.set(true));
         Self
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        INSIDE.set(false);
+        INSIDE.with(|inside| inside.set(false));
     }
 }

@@ -1,7 +1,8 @@
 //! Memory of one thread for intermediate values: aligned, grown when asked for more, never given back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of a cache line, and of the widest vector register.
 pub const ALIGNMENT: usize = 64;
@@ -84,6 +85,12 @@ impl Scratch {
         self.lines = Vec::new();
         self.lines = vec![Line([0; ALIGNMENT]); lines];
         self.total.fetch_add(more * ALIGNMENT, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.held(), Ordering::Relaxed);
     }
 }
 

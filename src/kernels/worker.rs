@@ -1,28 +1,28 @@
-//! A thread of the [`Pool`](super::Pool), and what it shares with the caller of an operation.
+//! A thread of a [`Lane`], and what it shares with the caller of an operation.
 //!
 //! An operation has a number, its *epoch*: odd while it is open. A worker that sees an open one marks itself busy and looks
 //! again; if it is still open, the worker may touch the job. The caller closes the epoch and then waits for every worker
 //! that is marked. Both write first and read the other's word after a full fence, so at least one sees the other: no
 //! worker touches a job whose caller has gone on.
 
-use std::hint::spin_loop;
 use std::io;
 use std::ops::Deref;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
-use std::thread::{self, JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::pool::{Job, Pool};
+use super::lane::Lane;
+use super::pool::Job;
 use super::scratch::Scratch;
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::hint::spin_loop;
+use crate::sync::thread::{self, JoinHandle, Thread};
+use crate::sync::{Instant, LOOKS_PER_GLANCE};
 
 /// How long a worker watches for the next operation before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(150);
 /// The same while an operation is open of which nothing is left to take: the next one follows it.
 const PATIENCE_OPEN: Duration = Duration::from_millis(5);
-/// Looks between two glances at the clock.
-const LOOKS_PER_GLANCE: u32 = 64;
 /// Looks after which a waiting thread lets others run, and then lets them after every glance.
 const LOOKS_BEFORE_YIELD: u32 = 4096;
 /// Glances between two questions whether a worker that is waited for was lost in a fork.
@@ -50,6 +50,8 @@ pub(super) struct Shared {
     epoch: Padded<AtomicU64>,
     /// The open operation.
     job: AtomicPtr<Job<'static>>,
+    /// Threads that it may use: workers of this number and above stay out.
+    width: AtomicUsize,
     sleepers: Padded<AtomicUsize>,
     /// One for each worker.
     slots: Box<[Padded<Slot>]>,
@@ -75,7 +77,7 @@ pub(super) struct Worker {
 /// An operation that workers may join. Dropping it closes the operation and waits for those who did.
 pub(super) struct Open<'a> {
     shared: &'a Shared,
-    pool: &'a Pool,
+    lane: &'a Lane,
     epoch: u64,
 }
 
@@ -84,9 +86,7 @@ impl Worker {
     pub(super) fn start(number: usize, shared: &Arc<Shared>, mut scratch: Scratch) -> io::Result<Self> {
         let shared = Arc::clone(shared);
         let handle = thread::Builder::new().name(format!("phicandle-{number}")).spawn(move || {
-            if let Some(slot) = shared.slots.get(number - 1) {
-                shared.serve(slot, &mut scratch);
-            }
+            shared.serve(number, &mut scratch);
         })?;
         Ok(Self { thread: handle.thread().clone(), handle })
     }
@@ -105,26 +105,28 @@ impl Worker {
 }
 
 impl Shared {
-    /// For a pool of `threads`.
+    /// For so many threads, the caller's own included.
     pub(super) fn new(threads: usize) -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         Self {
             epoch: Padded::default(),
             job: AtomicPtr::default(),
+            width: AtomicUsize::default(),
             sleepers: Padded::default(),
             slots: (1..threads).map(|_| Padded::default()).collect(),
             crowded: threads > processors,
         }
     }
 
-    /// Opens `job` to the workers, until the returned value is dropped. Only one may be open.
-    pub(super) fn open<'a>(&'a self, job: &Job<'_>, pool: &'a Pool) -> Open<'a> {
+    /// Opens `job` to the workers below `width`, until the returned value is dropped. Only one may be open.
+    pub(super) fn open<'a>(&'a self, job: &Job<'_>, width: usize, lane: &'a Lane) -> Open<'a> {
+        self.width.store(width, Ordering::Relaxed);
         self.job.store(ptr::from_ref(job).cast::<Job<'static>>().cast_mut(), Ordering::Relaxed);
         let epoch = self.epoch.load(Ordering::Relaxed).wrapping_add(1);
         self.epoch.store(epoch, Ordering::Release);
         // Against `sleep`: either we see that the worker sleeps, or it sees the new epoch.
         fence(Ordering::SeqCst);
-        Open { shared: self, pool, epoch }
+        Open { shared: self, lane, epoch }
     }
 
     /// Tells the workers to end.
@@ -133,17 +135,19 @@ impl Shared {
         fence(Ordering::SeqCst);
     }
 
-    /// Workers that sleep.
-    pub(super) fn sleepers(&self) -> usize {
-        self.sleepers.load(Ordering::Relaxed)
+    /// Whether workers below `width` sleep.
+    pub(super) fn are_asleep(&self, width: usize) -> bool {
+        let mut slots = self.slots.iter().take(width - 1);
+        self.sleepers.load(Ordering::Relaxed) > 0 && slots.any(|slot| slot.asleep.load(Ordering::Relaxed))
     }
 
-    /// Wakes at most `count` sleeping workers.
-    pub(super) fn wake(&self, workers: &[Worker], count: usize) {
-        if self.sleepers() == 0 {
+    /// Wakes at most `count` sleeping workers below `width`.
+    pub(super) fn wake(&self, workers: &[Worker], width: usize, count: usize) {
+        if self.sleepers.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let asleep = workers.iter().zip(&self.slots).filter(|(_, slot)| self.rouse(slot));
+        let wanted = workers.iter().zip(&self.slots).take(width - 1);
+        let asleep = wanted.filter(|(_, slot)| self.rouse(slot));
         asleep.take(count).for_each(|(worker, _)| worker.thread.unpark());
     }
 
@@ -156,11 +160,12 @@ impl Shared {
         asleep
     }
 
-    /// The life of a worker.
-    fn serve(&self, slot: &Slot, scratch: &mut Scratch) {
+    /// The life of worker `number`.
+    fn serve(&self, number: usize, scratch: &mut Scratch) {
+        let Some(slot) = self.slots.get(number - 1) else { return };
         let mut done = 0;
         loop {
-            let epoch = self.watch(slot, done);
+            let epoch = self.watch(number, slot, done);
             if epoch == SHUT_DOWN {
                 return;
             }
@@ -176,20 +181,20 @@ impl Shared {
         }
     }
 
-    /// Waits for an open epoch other than `done`, or for the end.
-    fn watch(&self, slot: &Slot, done: u64) -> u64 {
+    /// Waits for an open epoch other than `done` that wants worker `number`, or for the end.
+    fn watch(&self, number: usize, slot: &Slot, done: u64) -> u64 {
         let mut looks = 0_u32;
         let mut since: Option<Instant> = None;
         loop {
             let epoch = self.epoch.load(Ordering::Acquire);
-            if is_news(epoch, done) {
+            if self.is_news(epoch, done, number) {
                 return epoch;
             }
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(LOOKS_PER_GLANCE) {
                 let patience = if epoch == done { PATIENCE_OPEN } else { PATIENCE };
                 if since.get_or_insert_with(Instant::now).elapsed() > patience {
-                    self.sleep(slot, done);
+                    self.sleep(number, slot, done);
                     (looks, since) = (0, None);
                 } else if self.crowded || looks.is_multiple_of(LOOKS_BEFORE_YIELD) {
                     thread::yield_now();
@@ -199,12 +204,13 @@ impl Shared {
         }
     }
 
-    fn sleep(&self, slot: &Slot, done: u64) {
-        slot.asleep.store(true, Ordering::Relaxed);
+    fn sleep(&self, number: usize, slot: &Slot, done: u64) {
+        // An exchange, so that this comes after the one of a caller that is late with the last wake-up.
+        slot.asleep.swap(true, Ordering::AcqRel);
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         // Against `open`: either the caller sees that we sleep, or we see its epoch.
         fence(Ordering::SeqCst);
-        if is_news(self.epoch.load(Ordering::Acquire), done) {
+        if self.is_news(self.epoch.load(Ordering::Acquire), done, number) {
             self.rouse(slot);
             return;
         }
@@ -212,11 +218,13 @@ impl Shared {
             thread::park();
         }
     }
-}
 
-/// Whether an epoch is something to do for a worker that has done `done`.
-fn is_news(epoch: u64, done: u64) -> bool {
-    epoch == SHUT_DOWN || (!epoch.is_multiple_of(2) && epoch != done)
+    /// Whether an epoch is something to do for worker `number`, which has done `done`. The width may be that of a later
+    /// operation already: then this one is over, and the other brings an epoch of its own.
+    fn is_news(&self, epoch: u64, done: u64, number: usize) -> bool {
+        epoch == SHUT_DOWN
+            || (!epoch.is_multiple_of(2) && epoch != done && number < self.width.load(Ordering::Relaxed))
+    }
 }
 
 /// While it lives, the caller of an open operation waits for this worker, whatever becomes of it.
@@ -239,7 +247,7 @@ impl Drop for Busy<'_> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        let Self { shared, pool, epoch } = self;
+        let Self { shared, lane, epoch } = self;
         shared.epoch.store(epoch.wrapping_add(1), Ordering::Release);
         // Against `Busy::mark`.
         fence(Ordering::SeqCst);
@@ -251,7 +259,7 @@ impl Drop for Open<'_> {
                     if shared.crowded || looks >= LOOKS_BEFORE_YIELD {
                         thread::yield_now();
                     }
-                    if looks.is_multiple_of(LOOKS_PER_GLANCE * GLANCES_PER_FORK_CHECK) && pool.is_forked() {
+                    if looks.is_multiple_of(LOOKS_PER_GLANCE * GLANCES_PER_FORK_CHECK) && lane.is_forked() {
                         // Its thread is in the parent and touches the parent's memory, not ours.
                         return;
                     }

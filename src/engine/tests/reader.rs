@@ -136,7 +136,8 @@ impl Forward for Reader {
         let kept = blocks.len().min(run.start.div_ceil(KV_BLOCK));
         let freed = blocks[kept..].iter().filter(|block| Arc::strong_count(block) == 1).count();
         let fresh = (run.start + run.tokens.len()).div_ceil(KV_BLOCK) - kept;
-        let copied = run.start % KV_BLOCK > 0 && Arc::strong_count(&blocks[run.start / KV_BLOCK]) > 1;
+        let copied =
+            !run.start.is_multiple_of(KV_BLOCK) && Arc::strong_count(&blocks[run.start / KV_BLOCK]) > 1;
         (fresh + usize::from(copied)).cast_signed() - freed.cast_signed()
     }
 }

@@ -50,9 +50,16 @@ impl Pass {
         if batch.runs.is_empty() {
             return Ok(true);
         }
-        match self.try_run(batch, slots, logits, stop) {
+        let outcome = self.try_run(batch, slots, logits, stop);
+        // What comes between two passes is short, but not as short as what comes between two operations.
+        self.compute.pool.rest();
+        match outcome {
             Ok(()) => Ok(true),
             Err(Halt::Stopped) => Ok(false),
+            // A unit panicked, on this thread or on another: it is a panic of this pass, whoever calls has to know what is left.
+            Err(Halt::Failed(error)) if matches!(error.kind(), ErrorKind::Internal) => {
+                std::panic::resume_unwind(Box::new(error.message().to_owned()))
+            }
             Err(Halt::Failed(error)) => Err(error),
         }
     }

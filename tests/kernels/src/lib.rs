@@ -10,6 +10,8 @@ mod env;
 mod error;
 #[path = "../../../src/kernels/mod.rs"]
 mod kernels;
+#[path = "../../../src/sync.rs"]
+mod sync;
 
 /// Types of weights, without the reader.
 mod gguf {

@@ -1,20 +1,21 @@
 //! Every order of steps at the ways into the engine and out of it.
 
 use phicandle_schedules::engine::{event_models, ticket_models};
-use phicandle_schedules::{Bound, explore};
+use phicandle_schedules::{Bound, Clock, explore};
 
 #[test]
 fn each_event_reaches_one_reader_and_the_end_reaches_all() {
     explore(
         "two readers, one sender",
         Bound::Interruptions(4),
+        Clock::Still,
         event_models::each_event_reaches_one_reader_and_the_end_reaches_all,
     );
 }
 
 #[test]
 fn events_arrive_in_order() {
-    explore("one reader, one sender", Bound::Every, event_models::events_arrive_in_order);
+    explore("one reader, one sender", Bound::Every, Clock::Still, event_models::events_arrive_in_order);
 }
 
 #[test]
@@ -22,23 +23,34 @@ fn a_cancel_is_heard_and_the_reader_gets_the_end() {
     explore(
         "reader, sender and canceller",
         Bound::Interruptions(4),
+        Clock::Still,
         event_models::a_cancel_is_heard_and_the_reader_gets_the_end,
     );
 }
 
 #[test]
 fn a_dropped_stream_is_noticed() {
-    explore("a reader that leaves", Bound::Every, event_models::a_dropped_stream_is_noticed);
+    explore("a reader that leaves", Bound::Every, Clock::Still, event_models::a_dropped_stream_is_noticed);
 }
 
 #[test]
 fn a_lost_sender_ends_every_wait() {
-    explore("a sender that leaves", Bound::Interruptions(4), event_models::a_lost_sender_ends_every_wait);
+    explore(
+        "a sender that leaves",
+        Bound::Interruptions(4),
+        Clock::Still,
+        event_models::a_lost_sender_ends_every_wait,
+    );
 }
 
 #[test]
 fn a_waker_that_is_set_late_misses_nothing() {
-    explore("a waker and a sender", Bound::Every, event_models::a_waker_that_is_set_late_misses_nothing);
+    explore(
+        "a waker and a sender",
+        Bound::Every,
+        Clock::Still,
+        event_models::a_waker_that_is_set_late_misses_nothing,
+    );
 }
 
 #[test]
@@ -46,6 +58,7 @@ fn a_waker_and_a_waiting_thread_are_both_told() {
     explore(
         "a waker, a waiting reader and a sender",
         Bound::Interruptions(4),
+        Clock::Still,
         event_models::a_waker_and_a_waiting_thread_are_both_told,
     );
 }
@@ -55,6 +68,7 @@ fn there_are_never_more_inside_than_places() {
     explore(
         "three callers, two places",
         Bound::Interruptions(4),
+        Clock::Still,
         ticket_models::there_are_never_more_inside_than_places,
     );
 }

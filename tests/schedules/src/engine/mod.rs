@@ -14,15 +14,15 @@ use crate::error::{Error, ErrorKind};
 mod stats {
     /// As in the crate.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-    pub struct Usage;
+    pub struct Usage {}
 
     /// As in the crate.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-    pub struct Dropped;
+    pub struct Dropped {}
 
     /// As in the crate.
     #[derive(Debug, Clone, Copy, Default, PartialEq)]
-    pub struct Metrics;
+    pub struct Metrics {}
 }
 
 /// As in the crate.

@@ -1,0 +1,24 @@
+//! The threads that compute.
+
+#[path = "../../../../src/kernels/budget.rs"]
+mod budget;
+#[path = "../../../../src/kernels/lane.rs"]
+mod lane;
+#[path = "../../../../src/kernels/pool.rs"]
+mod pool;
+#[path = "../../../../src/kernels/scratch.rs"]
+mod scratch;
+#[path = "../../../../src/kernels/turn.rs"]
+mod turn;
+#[path = "../../../../src/kernels/worker.rs"]
+mod worker;
+
+pub mod pool_models;
+pub mod turn_models;
+
+/// The cores of a machine that is not there.
+mod cpus {
+    pub(crate) fn default_threads() -> usize {
+        2
+    }
+}
