@@ -243,3 +243,105 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
         "Check the path, and that this user may read the file.",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{KvShape, Spare};
+    use crate::model::KvDtype;
+
+    const SHAPE: KvShape = KvShape { layers: 1, kv_heads: 1, head_dim: 2, dtype: KvDtype::F16 };
+    const MODEL: Fingerprint = [7; 32];
+
+    /// A file of 70 tokens in two blocks: its path, and what it was made of.
+    fn saved(folder: &Path) -> (PathBuf, Vec<u32>, Vec<Vec<u8>>) {
+        let spare = Arc::new(Spare::new(0));
+        let size = SHAPE.block_bytes().unwrap();
+        let bytes: Vec<Vec<u8>> = (1..3).map(|mark| vec![mark; size]).collect();
+        let blocks: Vec<_> =
+            bytes.iter().map(|bytes| Arc::new(KvBlock::from_bytes(&SHAPE, &spare, bytes).unwrap())).collect();
+        let text: Vec<u32> = (0..70).collect();
+        let path = folder.join("kv");
+        write(&path, &MODEL, Factors::Long, &text, &blocks).unwrap();
+        (path, text, bytes)
+    }
+
+    /// Reads a file; the ends and the bytes of its blocks.
+    fn blocks(path: &Path, fingerprint: &Fingerprint) -> Result<Vec<(usize, Vec<u8>)>> {
+        let mut found = Vec::new();
+        read(path, fingerprint, |head, end, bytes| {
+            assert_eq!(head.factors, Factors::Long);
+            assert_eq!(*head.text, (0..70).collect::<Vec<u32>>());
+            found.push((end, bytes));
+            Ok(true)
+        })?;
+        Ok(found)
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_lies_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, _, bytes) = saved(folder.path());
+        let expected: Vec<_> = [64, 70].into_iter().zip(bytes).collect();
+        assert_eq!(blocks(&path, &MODEL).unwrap(), expected);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let mut count = 0;
+        read(&path, &MODEL, |_, _, _| {
+            count += 1;
+            Ok(false)
+        })
+        .unwrap();
+        assert_eq!(count, 1, "until it has enough");
+    }
+
+    #[test]
+    fn a_file_of_another_model_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, ..) = saved(folder.path());
+        let error = blocks(&path, &[8; 32]).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::InvalidParameter { .. }), "{error}");
+        assert!(error.message().contains("another model"), "{error}");
+    }
+
+    #[test]
+    fn a_file_with_any_byte_changed_or_missing_is_refused_before_any_of_it_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, ..) = saved(folder.path());
+        let sound = std::fs::read(&path).unwrap();
+        let refused = |bytes: &[u8], what: &str| {
+            std::fs::write(&path, bytes).unwrap();
+            let mut used = false;
+            let outcome = read(&path, &MODEL, |_, _, _| {
+                used = true;
+                Ok(true)
+            });
+            assert!(outcome.is_err() && !used, "{what}");
+        };
+        let places = (0..400).chain((400..sound.len()).step_by(97)).chain(sound.len() - 33..sound.len());
+        for place in places {
+            for flip in [1, 0x80] {
+                let mut bytes = sound.clone();
+                bytes[place] ^= flip;
+                refused(&bytes, &format!("byte {place} of {}", sound.len()));
+            }
+            refused(&sound[..place], &format!("{place} bytes of {}", sound.len()));
+        }
+        refused(&[&sound[..], b"x"].concat(), "more than there was");
+        // Sizes of which nothing may be allocated.
+        for at in [48, 56] {
+            let mut bytes = sound.clone();
+            bytes[at..at + 8].fill(0xff);
+            refused(&bytes, "a huge size");
+        }
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_written_or_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("no folder").join("kv");
+        let error = write(&missing, &MODEL, Factors::Short, &[], &[]).unwrap_err();
+        assert!(error.message().contains("no folder"), "{error}");
+        let error = read(&missing, &MODEL, |_, _, _| Ok(true)).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::ModelRead), "{error}");
+    }
+}

@@ -12,6 +12,7 @@ use phicandle::engine::{
     Engine, Event, EventStream, Finish, FinishReason, LoadOptions, ModelSource, Poll, Prompt, Request,
 };
 use phicandle::gguf::GgmlType;
+use phicandle::model::KvDtype;
 use phicandle::sampling::SamplingParams;
 
 use crate::tiny_models::{Numbers, Shape, VOCABULARY};
@@ -195,6 +196,35 @@ fn schedules(name: &str, options: &LoadOptions) -> Counts {
     println!("{name}: {counts:?}, one hash: {expected:016x}");
     assert!(counts.cancelled > 20 && counts.cached_tokens > 1000, "{counts:?}");
     counts
+}
+
+#[test]
+fn what_was_saved_gives_another_engine_the_same_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/phicandle/demo.gguf");
+    let options = LoadOptions::new(ModelSource::File(demo));
+    let path = folder.path().join("kv");
+    let request = requests(VOCABULARY as u64).remove(2);
+    let Prompt::Tokens(prompt) = &request.prompt else { panic!() };
+    let first = Engine::load(&options).unwrap();
+    assert_eq!(first.save_prefix(prompt, &path).unwrap(), 0, "nothing is known");
+    assert!(!path.exists());
+    let (expected, finish) = read(&first.submit(request.clone()).unwrap());
+    assert_eq!(finish.usage.cached_tokens, 0);
+    let text: Vec<u32> = prompt.iter().chain(&expected).copied().collect();
+    let known = text.len() - 1;
+    assert_eq!(first.save_prefix(&text, &path).unwrap(), known, "the last token was not read");
+    first.close();
+    let second = Engine::load(&options).unwrap();
+    assert_eq!(second.load_prefix(&path).unwrap(), known);
+    let (tokens, finish) = read(&second.submit(request).unwrap());
+    assert_eq!((tokens, finish.usage.cached_tokens), (expected, prompt.len() - 1));
+    // Other settings, other keys and values; and where nothing is shared there is no room for any.
+    let other = Engine::load(&LoadOptions { kv_dtype: KvDtype::Q8, ..options.clone() }).unwrap();
+    let error = other.load_prefix(&path).unwrap_err();
+    assert!(error.message().contains("other settings"), "{error}");
+    let alone = Engine::load(&LoadOptions { prefix_cache: false, ..options }).unwrap();
+    assert_eq!(alone.load_prefix(&path).unwrap(), 0);
 }
 
 #[test]
