@@ -217,7 +217,7 @@ fn what_was_saved_gives_another_engine_the_same_tokens() {
     first.close();
     let second = Engine::load(&options).unwrap();
     assert_eq!(second.load_prefix(&path).unwrap(), known);
-    let (tokens, finish) = read(&second.submit(request).unwrap());
+    let (tokens, finish) = read(&second.submit(request.clone()).unwrap());
     assert_eq!((tokens, finish.usage.cached_tokens), (expected, prompt.len() - 1));
     // Other settings, other keys and values; and where nothing is shared there is no room for any.
     let other = Engine::load(&LoadOptions { kv_dtype: KvDtype::Q8, ..options.clone() }).unwrap();
