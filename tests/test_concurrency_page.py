@@ -5,13 +5,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from comparison.points import PHI, SMOL
 from concurrency import __main__ as program
-from concurrency import answers, callers, gaps, idle, measurement, memory, page, prefix, record, speculation
+from concurrency import (
+    answers,
+    callers,
+    cancel,
+    gaps,
+    idle,
+    measurement,
+    memory,
+    page,
+    prefix,
+    record,
+    speculation,
+    ticker,
+)
 from concurrency.measurement import Bench, NotMeasuredError, Row, show
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,6 +187,33 @@ def test_guessing_gains_or_loses_pair_by_pair() -> None:
     loss = rows["no repeats: loss"]
     assert loss.value == pytest.approx(0.04)
     assert loss.met is False
+
+
+def test_the_latest_tick_and_the_slowest_stop_are_what_counts() -> None:
+    found = {"task": [[0.0, 0.004], [0.0, 0.002]], "thread": [[0.006, 0.0]], "alone": [[0.001]]}
+    rows = by_name(ticker.rows(found))
+    assert rows["ticks beside streams"].value == 6
+    assert (rows["of a task: the latest"].value, rows["of a task: the latest"].met) == (0.003, True)
+    assert (rows["of a thread: the latest"].value, rows["of a thread: the latest"].met) == (0.006, False)
+    stops = [{"phase": phase, "seconds": 0.01} for _, phase in cancel.CASES]
+    stops[3]["seconds"] = 0.3
+    held = {"stops": stops, "same_next": len(stops), "same_beside": 0, "active": 0, "kv_bytes": 0}
+    rows = by_name(cancel.rows(held))
+    assert (rows["the slowest"].value, rows["the slowest"].met) == (0.3, False)
+    assert rows["neighbours with the text that they have alone"].met is False
+    assert rows["next requests with the text that they have alone"].met
+    assert rows["keys and values left"].met
+
+
+def test_a_tick_that_comes_very_late_is_not_made_up_for() -> None:
+    late: list[float] = []
+    now = time.perf_counter()
+    following = ticker._note(late, now - 1.0)
+    assert late[0] >= 1.0
+    assert following >= now + ticker.STEP
+    # On time, the next is due a step after this one was.
+    assert ticker._note(late, now + 100.0) == now + 100.0 + ticker.STEP
+    assert late[1] == 0.0
 
 
 def test_memory_is_flat_or_not() -> None:

@@ -1,6 +1,6 @@
 //! Every order of steps at the ways into the engine and out of it.
 
-use phicandle_schedules::engine::{event_models, ticket_models};
+use phicandle_schedules::engine::{door_models, event_models, ticket_models};
 use phicandle_schedules::{Bound, Clock, explore};
 
 #[test]
@@ -70,5 +70,40 @@ fn there_are_never_more_inside_than_places() {
         Bound::Interruptions(4),
         Clock::Still,
         ticket_models::there_are_never_more_inside_than_places,
+    );
+}
+
+#[test]
+fn a_request_and_a_close_both_end() {
+    explore(
+        "a request and a close",
+        Bound::Interruptions(4),
+        Clock::Still,
+        door_models::a_request_and_a_close_both_end,
+    );
+}
+
+#[test]
+fn two_closes_both_end() {
+    explore("two closes", Bound::Every, Clock::Still, door_models::two_closes_both_end);
+}
+
+#[test]
+fn a_panic_is_told_to_all() {
+    explore(
+        "a panic and a request",
+        Bound::Interruptions(3),
+        Clock::Still,
+        door_models::a_panic_is_told_to_all,
+    );
+}
+
+#[test]
+fn the_last_handle_may_go_first() {
+    explore(
+        "a reader whose engine goes",
+        Bound::Interruptions(4),
+        Clock::Still,
+        door_models::the_last_handle_may_go_first,
     );
 }

@@ -2,9 +2,11 @@
 
 #[path = "../../../../src/engine/event.rs"]
 mod event;
+mod inbox;
 #[path = "../../../../src/engine/ticket.rs"]
 mod ticket;
 
+pub mod door_models;
 pub mod event_models;
 pub mod ticket_models;
 
