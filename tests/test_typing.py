@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +16,7 @@ from phicandle import (
     MemoryPlan,
     Metrics,
     ModelInfo,
+    PhicandleError,
     SamplingParams,
     Stream,
     Usage,
@@ -94,6 +96,37 @@ def test_async(tiny: Generator) -> None:
     asyncio.run(main())
 
 
+def test_batches(tiny: Generator) -> None:
+    prompts = [PROMPT, PROMPT]
+    assert_type(tiny.batch(prompts, max_tokens=1), "list[Completion]")
+    assert_type(tiny.batch(iter(prompts), [SamplingParams(max_tokens=1)] * 2, seed=1), "list[Completion]")
+    mixed = assert_type(
+        tiny.batch(prompts, max_tokens=1, return_exceptions=True), "list[Completion | PhicandleError]"
+    )
+    assert [answer.text for answer in mixed if not isinstance(answer, PhicandleError)]
+    for index, answer in tiny.batch_iter(prompts, ordered=True, max_tokens=1):
+        assert_type(index, int)
+        assert_type(answer, Completion)
+    with contextlib.closing(tiny.batch_stream(prompts, SamplingParams(max_tokens=1))) as pieces:
+        for _, chunk in pieces:
+            assert_type(chunk, Chunk)
+    for _, piece in tiny.batch_stream(prompts, max_tokens=1, return_exceptions=True):
+        assert_type(piece, "Chunk | PhicandleError")
+    assert_type(tiny.generate(PROMPT, n=2, max_tokens=1).choices, "tuple[Completion, ...]")
+
+    async def main() -> None:
+        async def source() -> AsyncIterator[str]:
+            yield PROMPT
+
+        assert_type(await tiny.abatch(source(), max_tokens=1), "list[Completion]")
+        async for _, answer in tiny.abatch_iter(prompts, max_tokens=1):
+            assert_type(answer, Completion)
+        async for _, chunk in tiny.abatch_stream(source(), max_tokens=1):
+            assert_type(chunk, Chunk)
+
+    asyncio.run(main())
+
+
 def test_mistakes_are_found_by_mypy() -> None:
     # An ignore that nothing needs fails `mypy --strict`.
     if TYPE_CHECKING:
@@ -101,5 +134,7 @@ def test_mistakes_are_found_by_mypy() -> None:
         SamplingParams(max_token=5)  # type: ignore[call-arg]
         Generator("demo").generate(PROMPT, temprature=1.0)  # type: ignore[call-arg]
         Generator("demo").generate(5)  # type: ignore[arg-type]
+        Generator("demo").batch([PROMPT], temprature=1.0)  # type: ignore[call-overload]
+        Generator("demo").batch([5])  # type: ignore[list-item]
         Generator("demo", device=5)  # type: ignore[arg-type]
         Completion("x").text = "y"

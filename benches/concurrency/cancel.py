@@ -29,7 +29,7 @@ ABOUT = (
     "free. What was written stays readable, the neighbour's text and that of the next request are what they are "
     "alone, and afterwards no keys and values are held."
 )
-SECONDS = {PHI: 240.0, SMOL: 60.0}
+SECONDS = {PHI: 180.0, SMOL: 60.0}
 
 #: The slowest stop that a caller should see, in seconds.
 MOST = 0.25

@@ -21,7 +21,7 @@ ABOUT = (
     "the normal step is the median before. Of the steps beside the prompt, the largest must stay under two normal "
     "steps. The same prompt is then read with nobody beside it."
 )
-SECONDS = {PHI: 150.0, SMOL: 30.0}
+SECONDS = {PHI: 80.0, SMOL: 25.0}
 
 PROMPT, CHOICE = 2000, 500
 CONTEXT = 4096
@@ -32,7 +32,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     prompt_tokens = 300 if bench.quick else PROMPT
     steps = 10 if bench.quick else 30 if bench.large else 200
     found: dict[str, Any] = {"prompt_tokens": prompt_tokens, "rounds": []}
-    rounds = bench.rounds(2, 5)
+    rounds = bench.rounds(1, 5)
     with bench.open_forgetful(context_length=CONTEXT) as generator:
         bias = dict.fromkeys(words(generator, CHOICE), 100.0)
         for number in range(rounds):

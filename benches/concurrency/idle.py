@@ -15,7 +15,7 @@ ABOUT = (
     "CPU time of the whole process, as the system counts it, over 5 seconds of sleep: after loading, and half a "
     "second after four answers at once have ended. A process of Python that sleeps uses none."
 )
-SECONDS = {PHI: 25.0, SMOL: 15.0}
+SECONDS = {PHI: 20.0, SMOL: 15.0}
 
 SLEEP = 5.0
 #: A thousandth of one CPU: what the system's clock and the sleep itself may cost.

@@ -22,7 +22,7 @@ ABOUT = (
     "than 5 ms. The engine computes with as many threads as there are CPUs, so what it costs to get one of them back "
     "from the system is part of it. For comparison, a thread ticks for two seconds while nothing is computed."
 )
-SECONDS = {PHI: 70.0, SMOL: 15.0}
+SECONDS = {PHI: 45.0, SMOL: 30.0}
 
 STEP, LATE = 0.01, 0.005
 CALLERS, PROMPT = 16, 60
@@ -31,7 +31,7 @@ CALLERS, PROMPT = 16, 60
 def measure(bench: Bench) -> dict[str, Any]:
     """Both tickers in turns, and one with nobody beside it."""
     rounds = bench.rounds(1, 5)
-    settings = {**GREEDY, "max_tokens": 8 if bench.quick else 48 if bench.large else 96}
+    settings = {**GREEDY, "max_tokens": 8 if bench.quick else 24 if bench.large else 96}
     found: dict[str, Any] = {"task": [], "thread": [], "alone": []}
     with bench.open_forgetful(context_length=4096) as generator:
         prompts = [bench.prose(generator, PROMPT, PROMPT * i) for i in range(CALLERS)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -14,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
 
-    News = tuple[int, _phicandle._Event | PhicandleError]
+    _News = tuple[int, _phicandle._Event | PhicandleError]
 
 # Longest wait in one go: within it another thread that reads here looks again, and Ctrl-C is heard on Windows too.
 SLICE = 0.05
@@ -50,7 +51,7 @@ class Bundle:
         if raw is not None:
             raw.cancel()
 
-    def take(self) -> News | None:
+    def take(self) -> _News | None:
         """Returns a key with its next event, or with the error that it ended with; `None` while there is no news.
 
         Answers with news take turns.
@@ -75,7 +76,7 @@ class Bundle:
                     return key, event
         return None
 
-    def wait(self, timeout: float | None) -> News | None:
+    def wait(self, timeout: float | None) -> _News | None:
         """As `take`, but waits up to `timeout` seconds for news; `None` waits while an answer is running.
 
         Raises:
@@ -87,11 +88,17 @@ class Bundle:
             left = SLICE if end is None else min(SLICE, end - time.monotonic())
             if news is not None or left <= 0.0 or (end is None and not self._raws):
                 return news
-            self._socket.settimeout(left)
-            try:
-                self._socket.recv(4096)
-            except (TimeoutError, BlockingIOError):
-                continue
+            self.rest(left)
+
+    def rest(self, seconds: float = SLICE) -> None:
+        """Returns when there may be news, and at the latest after some seconds.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+        """
+        self._socket.settimeout(seconds)
+        with contextlib.suppress(TimeoutError, BlockingIOError):
+            self._socket.recv(4096)
 
     def byte(self) -> asyncio.Task[bytes]:
         """Returns a task of the running event loop that is done when there may be news."""

@@ -372,7 +372,8 @@ def joined(choices: list[Completion]) -> Completion:
         cached_tokens=first.usage.cached_tokens,
     )
     values = {name: getattr(first, name) for name in Completion.__slots__}
-    return restore(Completion, values | {"usage": usage, "_choices": tuple(choices)})
+    whole: Completion = restore(Completion, values | {"usage": usage, "_choices": tuple(choices)})
+    return whole
 
 
 def _random_id() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import _phicandle
+from .batching import Batching
 from .info import MemoryPlan
 from .recipe import callback, full, options
 from .scoring import Scoring
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     )
 
 
-class Generator(Scoring):
+class Generator(Batching, Scoring):
     """A loaded model that answers prompts.
 
     One object serves any number of threads and tasks: their answers are computed together, and the GIL is free while

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypeVar
-
-    R = TypeVar("R", bound="Record")
+    from typing import Any
 
 
 class Record:
@@ -66,7 +64,7 @@ class Record:
         return restore, (type(self), {name: getattr(self, name) for name in self.__slots__})
 
 
-def restore(cls: type[R], values: dict[str, Any]) -> R:
+def restore(cls: type[Record], values: dict[str, Any]) -> Any:
     """Makes a record from its fields, as pickle and copy do."""
     record = cls.__new__(cls)
     record._fill(values)

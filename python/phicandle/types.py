@@ -8,7 +8,7 @@ Example:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout", "tool_calls"]
@@ -45,6 +45,12 @@ class Message(TypedDict):
 
 Prompt = str | Sequence[Message] | Sequence[Mapping[str, Any]] | Sequence[int]
 """A sentence, a list of messages, or a list of token ids."""
+
+AsyncPrompts = Iterable[Prompt] | AsyncIterable[Prompt]
+"""The prompts of a batch, where they may come from an async iterable too."""
+
+BatchProgress = bool | Callable[[int, int | None], object]
+"""Whether to draw a progress bar, or a callable that is given (prompts done, prompts in all or `None`)."""
 
 Continuations = str | Sequence[str | Sequence[int]]
 """Texts or lists of token ids that follow a prompt; a `str` alone is one of them."""

@@ -81,8 +81,8 @@ pub(super) struct Sequence {
     seeks: bool,
     lends: bool,
     events: EventSender,
-    /// Held to the end, so that the engine knows how many requests it has.
-    _ticket: Ticket,
+    /// Held until the last event, so that the engine knows how many requests it has.
+    ticket: Ticket,
 }
 
 /// The order of sequences: higher priority first, then earlier arrival.
@@ -158,7 +158,7 @@ impl Sequence {
             lends: false,
             events,
             params,
-            _ticket: ticket,
+            ticket,
         }
     }
 
@@ -521,6 +521,8 @@ impl Sequence {
             ..self.clock.metrics(usage, self.prefilled, self.load, kv_bytes)
         };
         let (token_ids, logprobs) = self.unsent();
+        // Whoever has read the last event may ask again at once.
+        drop(self.ticket);
         self.events.end(Event::Finish(Box::new(Finish {
             reason,
             stop_reason,
@@ -536,6 +538,7 @@ impl Sequence {
 
     /// Ends the sequence with a failure.
     pub(super) fn fail(self, error: Error) {
+        drop(self.ticket);
         self.events.end(Event::Failed(error));
     }
 

@@ -364,10 +364,7 @@ fn the_queue_is_bounded() {
     for stream in &streams {
         read(stream);
     }
-    // The place is given back a moment after the last event.
-    while engine.stats().queued > 0 {
-        std::thread::yield_now();
-    }
+    // The places were given back before the last events.
     engine.submit(request("a", |_| {})).unwrap();
 }
 
