@@ -65,8 +65,9 @@ class Generator(Batching, Scoring):
             copies them, whatever is asked. Or the most memory to plan for, in bytes or as text ("6GB"), with "auto"
             within it; without it, that is what this process may still take.
         max_batch: Most answers that are computed together. Memory for keys and values is planned for `context_length`
-            tokens in all: requests wait while those before them, with their `max_tokens`, may need it. The candle
-            backend writes one answer at a time, whatever is asked.
+            tokens in all: requests wait while the prompts of those before them need it, and where answers grow beyond
+            it, the last one waits and is computed again. The candle backend writes one answer at a time, whatever is
+            asked.
         max_queue: Requests that may wait; one more raises `QueueFullError`.
         prefix_cache: Whether answers whose prompts begin alike share what was computed of that. It is kept while nobody
             needs the memory, and no text depends on it. The candle backend computes every prompt, whatever is asked.
