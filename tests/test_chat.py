@@ -104,6 +104,24 @@ def test_every_prompt_begins_with_all_that_was_held_before(tiny: Generator, seed
         messages.append({"role": "assistant", "content": answer.text, "token_ids": answer.token_ids})
 
 
+def test_what_was_held_is_not_read_again(tiny_file: Path) -> None:
+    with Generator(tiny_file) as generator:
+        special = set(generator.tokenizer.special.values())
+        chat = generator.chat("Be brief.")
+        held = 0
+        for turn in range(4):
+            text = f"{turn} " + "ice hockey " * 15
+            usage = chat.send(text, max_tokens=70, seed=turn, logit_bias=dict.fromkeys(special, -100.0)).usage
+            # Whole blocks of 64 tokens, of all but the last token of the answer, which was never read.
+            assert usage.cached_tokens >= max(held - 1, 0) // 64 * 64
+            held = usage.total_tokens
+        assert held > 400
+        # A fork begins with the same, and so does the Chat after an undo.
+        assert chat.fork().send("and?", **SHORT).usage.cached_tokens >= (held - 1) // 64 * 64
+        chat.undo()
+        assert chat.send(text, **SHORT).usage.cached_tokens >= 256
+
+
 def test_token_ids_of_a_message_are_checked(tiny: Generator) -> None:
     def length(**extra: Any) -> int:
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "ice", **extra}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from test_chat import SHORT
 
-from phicandle import Chat, ChatFileError, Generator
+from phicandle import Chat, ChatFileError, CorruptModelError, Generator, InvalidParameterError, ModelReadError
 
 
 @pytest.fixture
@@ -39,6 +40,110 @@ def test_a_chat_comes_back_as_it_was(tiny: Generator, tmp_path: Path) -> None:
         assert first.token_ids == second.token_ids
         assert first.usage.prompt_tokens == second.usage.prompt_tokens
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def kept(tiny_file: Path, tmp_path: Path) -> tuple[Path, int, tuple[int, ...]]:
+    """A chat with its keys and values, of how many tokens these are, and how its next turn is answered."""
+    path = tmp_path / "kept.json"
+    with Generator(tiny_file) as generator:
+        chat = generator.chat("Be brief.")
+        for turn in range(3):
+            chat.send(f"{turn} " + "ice hockey " * 20, **SHORT)
+        known = chat.save(path, kv=True)
+        return path, known, chat.send("and?", **SHORT).token_ids
+
+
+def beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.kv")
+
+
+def test_keys_and_values_come_back(kept: tuple[Path, int, tuple[int, ...]], tiny_file: Path) -> None:
+    path, known, expected = kept
+    assert known >= 128
+    for kv in (None, True, False):
+        with Generator(tiny_file) as generator:
+            answer = generator.load_chat(path, kv=kv).send("and?", **SHORT)
+            assert answer.token_ids == expected
+            if kv is False:
+                assert answer.usage.cached_tokens == 0
+            else:
+                assert answer.usage.cached_tokens >= known // 64 * 64
+    # Saved again without them, the chat has none.
+    with Generator(tiny_file) as generator:
+        assert generator.load_chat(path).save(path) is None
+        assert not beside(path).exists()
+        assert generator.load_chat(path).send("and?", **SHORT).token_ids == expected
+        with pytest.raises(ChatFileError, match="without its keys"):
+            generator.load_chat(path, kv=True)
+
+
+def test_keys_and_values_of_another_model_are_refused(
+    kept: tuple[Path, int, tuple[int, ...]],
+    tiny_file: Path,
+    demo: Generator,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path, _, _ = kept
+    with pytest.raises(InvalidParameterError, match="another model"):
+        demo.load_chat(path, kv=True)
+    with caplog.at_level(logging.WARNING, logger="phicandle"):
+        assert len(demo.load_chat(path).messages) == 6
+    assert any("another model" in record.message for record in caplog.records)
+    # The same weights, but keys and values kept in another form.
+    with (
+        Generator(tiny_file, kv_dtype="q8") as other,
+        pytest.raises(InvalidParameterError, match="other settings"),
+    ):
+        other.load_chat(path, kv=True)
+
+
+def test_damaged_keys_and_values_are_not_used(
+    kept: tuple[Path, int, tuple[int, ...]], tiny_file: Path
+) -> None:
+    path, _, expected = kept
+    sound = beside(path).read_bytes()
+    with Generator(tiny_file) as generator:
+        for at in (0, 9, 45, 55, 70, len(sound) // 2, len(sound) - 1):
+            damaged = bytearray(sound)
+            damaged[at] ^= 0x40
+            beside(path).write_bytes(damaged)
+            with pytest.raises(CorruptModelError):
+                generator.load_chat(path, kv=True)
+        for data in (sound[:-1], sound[:100], b"", sound + b"\0"):
+            beside(path).write_bytes(data)
+            with pytest.raises(CorruptModelError):
+                generator.load_chat(path, kv=True)
+        beside(path).unlink()
+        with pytest.raises(ModelReadError):
+            generator.load_chat(path, kv=True)
+        answer = generator.load_chat(path).send("and?", **SHORT)
+        assert answer.token_ids == expected
+        assert answer.usage.cached_tokens == 0
+
+
+def test_what_a_long_chat_left_out_is_not_saved(tiny_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "long.json"
+    with Generator(tiny_file, context_length=256) as generator:
+        chat = generator.chat("Be brief.")
+        for turn in range(16):
+            chat.send(f"{turn} ice hockey", **{**SHORT, "max_tokens": 16}, overflow="drop_oldest_turns")
+        assert chat.dropped.turns > 0
+        known = chat.save(path, kv=True)
+        assert 64 <= known <= 256
+        again = generator.load_chat(path, kv=True)
+        assert again.messages == chat.messages
+
+
+def test_without_a_cache_nothing_is_saved(tiny_file: Path, tmp_path: Path) -> None:
+    with Generator(tiny_file, prefix_cache=False) as generator:
+        chat = generator.chat()
+        assert chat.save(tmp_path / "chat.json", kv=True) == 0
+        chat.send("ice hockey " * 60, **SHORT)
+        assert chat.save(tmp_path / "chat.json", kv=True) == 0
+        assert not beside(tmp_path / "chat.json").exists()
+        with pytest.raises(ChatFileError, match="written"):
+            chat.save(tmp_path / "nowhere" / "chat.json", kv=True)
 
 
 def test_another_model_can_go_on(saved: Path, demo: Generator) -> None:
@@ -129,6 +234,8 @@ HOSTILE: list[tuple[Callable[[Any], None], str]] = [
     (put("messages", 1, "token_ids", value=[True]), "messages[1].token_ids"),
     (put("messages", 0, "extra", value=deep()), "messages[0].extra"),
     (put("messages", 0, "extra", value={"\ud800": 1}), "messages[0].extra"),
+    (put("kv", value=1), "kv"),
+    (lambda content: content.pop("kv"), "kv"),
     (put("tools", value={}), "tools"),
     (put("tools", value=["f"]), "tools[0]"),
     (put("tools", value=[{"f": deep()}]), "tools[0]"),

@@ -42,6 +42,7 @@ TUTORIAL = {
     "tools": (),
     "tool_choice": "auto",
     "timeout": None,
+    "priority": 0,
     "template": None,
     "overflow": "error",
 }
@@ -126,6 +127,8 @@ WRONG: list[tuple[str, Any]] = [
     ("min_tokens", 101),
     ("min_tokens", None),
     ("timeout", 0),
+    ("priority", 1001),
+    ("priority", 0.5),
     ("timeout", -1),
     ("logprobs", True),
     ("logprobs", 21),

@@ -54,6 +54,8 @@ class _Options(TypedDict):
     memory_limit: int | None
     max_batch: int
     max_queue: int
+    prefix_cache: bool
+    speculation: bool
     cache_dir: str | None
     token: str | None
     offline: bool | None
@@ -81,6 +83,7 @@ class _Params(TypedDict):
     prompt_logprobs: int | None
     timeout: float | None
     overflow: str
+    priority: int
 
 class _Outcome(TypedDict):
     finish_reason: FinishReason
@@ -105,6 +108,8 @@ class RawGenerator:
         top: int,
         timeout: float | None,
     ) -> RawStream: ...
+    def save_prefix(self, prompt: _Prompt, turns: int, path: str) -> int: ...
+    def load_prefix(self, path: str) -> int: ...
     def tokenizer(self) -> RawTokenizer: ...
     def info(self) -> dict[str, Any]: ...
     def stats(self) -> dict[str, Any]: ...

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 from . import chat_file
 from .arguments import text, wrong
 from .chat_stream import ChatStream
 from .completion import Dropped, missing, read
-from .errors import ChatBusyError, ForkError, PhicandleError
+from .errors import (
+    ChatBusyError,
+    ChatFileError,
+    CorruptModelError,
+    ForkError,
+    InvalidParameterError,
+    ModelReadError,
+    PhicandleError,
+)
 from .params import SamplingParams, resolve
 from .prompt import messages_json, prepare, tools_json
 
@@ -313,7 +322,7 @@ class Chat:
         """What the last prompt left out of the conversation, as `overflow=` allows."""
         return self._dropped
 
-    def save(self, path: StrPath) -> None:
+    def save(self, path: StrPath, *, kv: bool = False) -> int | None:
         """Writes the conversation to a file: JSON that `load` reads.
 
         The file takes the place of an old one when it is complete, never half-written. It holds the text of the
@@ -321,9 +330,19 @@ class Chat:
 
         Args:
             path: The file.
+            kv: Save the keys and values too, in a second file, `path` with `.kv` at its end, so that the first turn
+                after loading does not read the conversation again. It takes as much room as they do in memory
+                (`MemoryPlan.kv_bytes` for a whole context), and is of use with the same model file, `kv_dtype` and
+                `sliding_window` only, which is checked by a SHA-256; the first of a model takes as long as reading
+                its file.
+
+        Returns:
+            With `kv`, of how many tokens the keys and values were saved: as many as the generator still has of this
+            conversation, 0 where it keeps none (`prefix_cache=False`, the `candle` backend). Else `None`.
 
         Raises:
-            ChatFileError: The file cannot be written.
+            ChatFileError: A file cannot be written.
+            PhicandleError: The generator is closed, or the model's file was changed.
 
         Example:
             >>> import os, tempfile
@@ -338,10 +357,16 @@ class Chat:
             self._settle()
             messages = list(self._messages)
             system = self._system
-        chat_file.write(path, self._generator.info.name, system, messages, json.loads(self._tools))
+            prompt = self._prompt()
+        known = 0
+        if kv and messages:
+            known = self._save_prefix(prompt, path)
+        saved = chat_file.Saved(system, messages, json.loads(self._tools), known > 0)
+        chat_file.write(path, self._generator.info.name, saved)
+        return known if kv else None
 
     @classmethod
-    def load(cls, generator: Generator, path: StrPath) -> Chat:
+    def load(cls, generator: Generator, path: StrPath, *, kv: bool | None = None) -> Chat:
         """Reads a conversation that `save` has written, to go on with it.
 
         Another model may go on with it too: the text is the same, and token ids are used only where they spell it.
@@ -349,16 +374,39 @@ class Chat:
         Args:
             generator: What answers.
             path: The file.
+            kv: Whether to load the keys and values that were saved with it: `None` = if they can be used; the log says
+                why where they cannot, and the conversation is read again, which gives the same answers. `True` = that
+                is an error; `False` = never.
 
         Returns:
             The conversation.
 
         Raises:
             ChatFileError: The file cannot be read, or does not hold a conversation; `place` names the key at fault.
+                With `kv=True`, it was saved without keys and values.
+            ModelReadError, CorruptModelError, InvalidParameterError: With `kv=True`, the keys and values are missing,
+                damaged, or those of another model.
         """
         saved = chat_file.read(path)
         chat = cls(generator, saved.system, (), saved.tools)
         chat._messages = saved.messages
+        if kv and not saved.kv:
+            raise ChatFileError(
+                "The chat was saved without its keys and values.",
+                hint="Load it without kv=True; save it with kv=True to have them next time.",
+                path=os.fspath(path),
+            )
+        if saved.kv and kv is not False:
+            try:
+                generator._raw.load_prefix(chat_file.beside(path))
+            except (ModelReadError, CorruptModelError, InvalidParameterError) as error:
+                if kv:
+                    raise
+                import logging
+
+                logging.getLogger("phicandle").warning(
+                    "%s The conversation will be read again.", error.args[0]
+                )
         return chat
 
     def close(self) -> None:
@@ -412,9 +460,18 @@ class Chat:
         self._dropped = missing(turn.raw)
         return turn
 
-    def _prompt(self, message: dict[str, Any]) -> _phicandle._Prompt:
+    def _save_prefix(self, prompt: _phicandle._Prompt, path: StrPath) -> int:
+        try:
+            # What the last prompt left out, the generator does not know either.
+            return self._generator._raw.save_prefix(prompt, self._dropped.turns, chat_file.beside(path))
+        except InvalidParameterError as error:
+            if error.parameter != "path":
+                raise
+            raise ChatFileError(str(error.args[0]), hint=error.hint, path=os.fspath(path)) from error
+
+    def _prompt(self, *more: dict[str, Any]) -> _phicandle._Prompt:
         system = [] if self._system is None else [{"role": "system", "content": self._system}]
-        whole = [*system, *self._messages, message]
+        whole = [*system, *self._messages, *more]
         sent = [{key: value for key, value in item.items() if key != MARK} for item in whole]
         written = json.dumps(sent, ensure_ascii=False)
         return ("messages", written) if self._tools == "[]" else ("with_tools", (written, self._tools))

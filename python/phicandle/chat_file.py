@@ -31,22 +31,29 @@ class Saved:
         system: The system message, if any.
         messages: The messages, as a `Chat` keeps them.
         tools: JSON schemas of functions.
+        kv: Whether its keys and values were saved too.
     """
 
-    __slots__ = ("messages", "system", "tools")
+    __slots__ = ("kv", "messages", "system", "tools")
 
     def __init__(
-        self, system: str | None, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
+        self, system: str | None, messages: list[dict[str, Any]], tools: list[dict[str, Any]], kv: bool
     ) -> None:
         self.system = system
         self.messages = messages
         self.tools = tools
+        self.kv = kv
 
 
-def write(
-    path: StrPath, model: str, system: str | None, messages: list[dict[str, Any]], tools: list[Any]
-) -> None:
+def beside(path: StrPath) -> str:
+    """Returns the path of the keys and values that belong to a chat."""
+    return f"{Path(path).resolve()}.kv"
+
+
+def write(path: StrPath, model: str, saved: Saved) -> None:
     """Writes a conversation; an old file is replaced when the new one is complete.
+
+    Keys and values that no longer belong to it go.
 
     Raises:
         ChatFileError: The system does not let it.
@@ -55,9 +62,10 @@ def write(
         "format": FORMAT,
         "version": VERSION,
         "model": model,
-        "system": system,
-        "tools": tools,
-        "messages": messages,
+        "system": saved.system,
+        "tools": saved.tools,
+        "kv": saved.kv,
+        "messages": saved.messages,
     }
     data = json.dumps(content, ensure_ascii=False, indent=1).encode()
     try:
@@ -73,6 +81,8 @@ def write(
         except BaseException:
             part.unlink(missing_ok=True)
             raise
+        if not saved.kv:
+            Path(beside(path)).unlink(missing_ok=True)
     except OSError as error:
         raise ChatFileError(
             f"The chat could not be written: {error}.",
@@ -156,7 +166,10 @@ class _Reader:
             if not isinstance(tool, dict):
                 self.refuse(f"tools[{at}]", "it is not an object")
             self.check(f"tools[{at}]", tool)
-        return Saved(system, messages, tools)
+        kv = content.get("kv")
+        if not isinstance(kv, bool):
+            self.refuse("kv", "it is neither true nor false")
+        return Saved(system, messages, tools, kv)
 
     def message(self, place: str, message: Any) -> None:
         if not isinstance(message, dict):

@@ -66,9 +66,14 @@ class Generator(Batching, Scoring):
             copies them, whatever is asked. Or the most memory to plan for, in bytes or as text ("6GB"), with "auto"
             within it; without it, that is what this process may still take.
         max_batch: Most answers that are computed together. Memory for keys and values is planned for `context_length`
-            tokens in all: requests wait while those before them, with their `max_tokens`, may need it. The candle
-            backend writes one answer at a time, whatever is asked.
+            tokens in all: requests wait while the prompts of those before them need it, and where answers grow beyond
+            it, the last one waits and is computed again. The candle backend writes one answer at a time, whatever is
+            asked.
         max_queue: Requests that may wait; one more raises `QueueFullError`.
+        prefix_cache: Whether answers whose prompts begin alike share what was computed of that. It is kept while nobody
+            needs the memory, and no text depends on it. The candle backend computes every prompt, whatever is asked.
+        speculation: Whether to guess at tokens where a text repeats itself, and to check several at once. No text
+            depends on it. The candle backend writes token by token, whatever is asked.
         cache_dir: Folder of downloaded models; `None` = the one that huggingface_hub uses.
         token: Token for the hub; `None` = `HF_TOKEN` or the token file; "" = none. It is part of a pickle.
         offline: Never ask the hub; `None` = as `HF_HUB_OFFLINE` says.
@@ -115,6 +120,8 @@ class Generator(Batching, Scoring):
         memory: int | str = "auto",
         max_batch: int = 16,
         max_queue: int = 1024,
+        prefix_cache: bool = True,
+        speculation: bool = True,
         cache_dir: StrPath | None = None,
         token: str | None = None,
         offline: bool | None = None,
@@ -136,6 +143,8 @@ class Generator(Batching, Scoring):
             "memory": memory,
             "max_batch": max_batch,
             "max_queue": max_queue,
+            "prefix_cache": prefix_cache,
+            "speculation": speculation,
             "cache_dir": cache_dir,
             "token": token,
             "offline": offline,
@@ -291,17 +300,19 @@ class Generator(Batching, Scoring):
 
         return Chat(self, system, messages, tools)
 
-    def load_chat(self, path: StrPath) -> Chat:
+    def load_chat(self, path: StrPath, *, kv: bool | None = None) -> Chat:
         """Goes on with a conversation that `Chat.save` has written: the same as `Chat.load(generator, path)`.
 
         Args:
             path: The file.
+            kv: Whether to load its keys and values too: `None` = if they can be used, `True` = they must be.
 
         Returns:
             The conversation.
 
         Raises:
             ChatFileError: The file cannot be read, or does not hold a conversation; `place` names the key at fault.
+            PhicandleError: With `kv=True`, as for `Chat.load`.
 
         Example:
             >>> import os, tempfile
@@ -314,7 +325,7 @@ class Generator(Batching, Scoring):
         """
         from .chat import Chat
 
-        return Chat.load(self, path)
+        return Chat.load(self, path, kv=kv)
 
     @staticmethod
     def estimate(

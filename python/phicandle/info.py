@@ -148,9 +148,18 @@ class EngineStats(_Facts):
         queued: Requests that wait.
         active: Requests being answered.
         finished: Requests that have ended, in any way.
+        preempted: Times that a request gave its place back before its end, for want of memory or for one of higher
+            priority. It goes on later, and its text stays what it was.
         prompt_tokens: Tokens of prompts computed.
-        completion_tokens: Tokens written.
-        kv_bytes: Bytes of keys and values held.
+        cached_tokens: Tokens of prompts that were there already, of the requests ended.
+        completion_tokens: Tokens written, of the requests ended.
+        accepted_guesses: Tokens of `completion_tokens` that came of right guesses.
+        kv_bytes: Bytes of keys and values held by requests being answered; shared ones count for each.
+        cache_bytes: Bytes of keys and values kept for prompts to come, which give way when requests need the memory.
+        hit_rate: The share of the prompts' tokens that was there already, 0.0 to 1.0.
+        passes: Passes of the model.
+        batch_size: Requests answered in one pass, on average over the last ones.
+        tokens_per_second: Tokens written per second of computing, over the last passes.
 
     Example:
         >>> from phicandle import Generator
@@ -158,14 +167,37 @@ class EngineStats(_Facts):
         0
     """
 
-    __slots__ = ("queued", "active", "finished", "prompt_tokens", "completion_tokens", "kv_bytes")  # noqa: RUF023 - the order of the fields
+    __slots__ = (  # noqa: RUF023 - the order of the fields
+        "queued",
+        "active",
+        "finished",
+        "preempted",
+        "prompt_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "accepted_guesses",
+        "kv_bytes",
+        "cache_bytes",
+        "hit_rate",
+        "passes",
+        "batch_size",
+        "tokens_per_second",
+    )
 
     queued: int
     active: int
     finished: int
+    preempted: int
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
+    accepted_guesses: int
     kv_bytes: int
+    cache_bytes: int
+    hit_rate: float
+    passes: int
+    batch_size: float
+    tokens_per_second: float
 
 
 class CpuInfo(_Facts):

@@ -70,6 +70,8 @@ class SamplingParams(Record):
         min_tokens: Fewest tokens to write before the answer may end.
         timeout: Most seconds from the call to the end, queueing included; `None` = no limit. An answer that runs out
             of time ends with `finish_reason="timeout"` and keeps its text.
+        priority: Requests of higher priority go first, and those of lower priority may have to wait for them, -1000 to
+            1000.
         template: `None` = a `str` prompt goes through the chat template, unless it begins with one of its control
             tokens; `False` = a `str` prompt is raw text; `True` = always through the template.
         logprobs: Tell of each written token how likely the model found it, and which this many tokens were the
@@ -129,6 +131,7 @@ class SamplingParams(Record):
         "tools",
         "tool_choice",
         "timeout",
+        "priority",
         "template",
         "overflow",
     )
@@ -160,6 +163,7 @@ class SamplingParams(Record):
     tools: Sequence[Any]
     tool_choice: Any
     timeout: float | None
+    priority: int
     template: bool | None
     overflow: str
 
@@ -193,6 +197,7 @@ class SamplingParams(Record):
         tools: Sequence[Any] = (),
         tool_choice: str | Mapping[str, Any] = "auto",
         timeout: float | None = None,
+        priority: int = 0,
         template: bool | None = None,
         overflow: Overflow = "error",
         **aliases: Unpack[SamplingAliases],
@@ -225,6 +230,7 @@ class SamplingParams(Record):
             "tools": tools,
             "tool_choice": tool_choice,
             "timeout": timeout,
+            "priority": priority,
             "template": template,
             "overflow": overflow,
         }
@@ -280,6 +286,7 @@ class SamplingParams(Record):
             "prompt_logprobs": self.prompt_logprobs,
             "timeout": self.timeout,
             "overflow": self.overflow,
+            "priority": self.priority,
         }
 
 
@@ -337,6 +344,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     values["n"] = integer("n", values["n"], 1, 1024)
     for name in ("repeat_last_n", "min_tokens"):
         values[name] = integer(name, values[name])
+    values["priority"] = integer("priority", values["priority"], -1000, 1000)
     if values["seed"] is not None:
         values["seed"] = integer("seed", values["seed"], 0, 2**64 - 1)
     for name in ("temperature", "repeat_penalty", "presence_penalty", "frequency_penalty"):

@@ -72,6 +72,8 @@ def options(recipe: dict[str, Any]) -> _phicandle._Options:
         "memory_limit": memory_limit,
         "max_batch": integer("max_batch", recipe["max_batch"], 1, 2**20),
         "max_queue": integer("max_queue", recipe["max_queue"], 0, 2**32),
+        "prefix_cache": flag("prefix_cache", recipe["prefix_cache"]),
+        "speculation": flag("speculation", recipe["speculation"]),
         "cache_dir": None if recipe["cache_dir"] is None else file_path("cache_dir", recipe["cache_dir"]),
         "token": _optional_text("token", recipe["token"], secret=True),
         "offline": None if recipe["offline"] is None else flag("offline", recipe["offline"]),

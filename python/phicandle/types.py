@@ -104,6 +104,7 @@ class SamplingOverrides(SamplingAliases, total=False):
     tools: Sequence[Any]
     tool_choice: str | Mapping[str, Any]
     timeout: float | None
+    priority: int
     template: bool | None
     overflow: Overflow
 

@@ -104,6 +104,7 @@ impl SamplingArgs {
             prompt_logprobs: None,
             timeout: self.timeout.map(timeout).transpose()?,
             overflow: self.overflow.unwrap_or(overflow),
+            priority: 0,
         })
     }
 }

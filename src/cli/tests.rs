@@ -146,6 +146,7 @@ fn every_sampling_flag_reaches_its_parameter() {
         prompt_logprobs: None,
         timeout: Some(std::time::Duration::from_millis(1500)),
         overflow: Overflow::TruncateMiddle,
+        priority: 0,
     };
     assert_eq!(args.sampling.params(Overflow::Error).unwrap(), expected);
 }

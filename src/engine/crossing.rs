@@ -43,7 +43,8 @@ impl Crossing {
     /// `None` when it is within the original context. `company` says whether other sequences wait for the pass.
     pub(super) fn next(&self, position: usize, limit: usize, company: bool) -> Option<Range<usize>> {
         let most = if company { limit.min(BESIDE) } else { limit };
-        (position >= self.border).then(|| self.again..(position + 1).min(self.again + most.max(1)))
+        (position >= self.border)
+            .then(|| self.again..(position + 1).min(self.again.saturating_add(most.max(1))))
     }
 
     /// What to read again in the pass that computes the token at `position` within the original context, at most `limit` tokens.
@@ -66,6 +67,16 @@ impl Crossing {
     /// True once: when the token at `position` is the first that the first reading is of no use for.
     pub(super) fn outgrows(&mut self, position: usize) -> bool {
         position >= self.border && !std::mem::replace(&mut self.outgrown, true)
+    }
+
+    /// Whether a text of `tokens` tokens may have two readings.
+    pub(super) fn is_near(&self, tokens: usize) -> bool {
+        tokens > self.border / 2
+    }
+
+    /// Whether it was said that the first reading is of no use any more.
+    pub(super) fn is_outgrown(&self) -> bool {
+        self.outgrown
     }
 
     /// Tokens held at most of a text that grows to `most`, when `held` says how many of so many are held in one reading.

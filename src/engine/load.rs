@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::info::{Loaded, ModelInfo};
 use super::options::{LoadOptions, ModelSource};
 use super::place::Place;
+use super::saved::Identity;
 use crate::chat::ChatTemplate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gguf::{GgufFile, Metadata, ModelPlan};
@@ -32,6 +33,7 @@ pub(super) struct Parts {
     pub(super) end_of_turn: BTreeSet<u32>,
     pub(super) info: ModelInfo,
     pub(super) load: Duration,
+    pub(super) identity: Identity,
 }
 
 /// Opens and validates the file, and plans for what `options` say of the model itself.
@@ -75,7 +77,8 @@ pub(super) fn load(options: &LoadOptions) -> Result<Parts> {
             load_s: load.as_secs_f64(),
         },
     );
-    Ok(Parts { model, tokenizer, template, end_of_turn, info, load })
+    let identity = Identity::new(options, &plan);
+    Ok(Parts { model, tokenizer, template, end_of_turn, info, load, identity })
 }
 
 fn tokenizer(file: Option<&Path>, metadata: &Metadata) -> Result<Tokenizer> {

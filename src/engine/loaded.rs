@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::load::{self, Parts};
-use super::{Engine, LoadOptions, ModelInfo};
+use super::{Engine, LoadOptions, ModelInfo, Policy};
 use crate::error::Result;
 use crate::model::Forward;
 
 /// A model that is loaded as [`Engine::load`] does it, and has no worker yet: its passes can be called one by one.
 pub struct LoadedModel {
     parts: Parts,
+    policy: Policy,
 }
 
 impl LoadedModel {
@@ -18,7 +19,7 @@ impl LoadedModel {
     /// # Errors
     /// Those of [`Engine::load`].
     pub fn load(options: &LoadOptions) -> Result<Self> {
-        Ok(Self { parts: load::load(options)? })
+        Ok(Self { parts: load::load(options)?, policy: Policy::of(options) })
     }
 
     /// What computes.
@@ -46,7 +47,7 @@ impl LoadedModel {
     ///
     /// # Errors
     /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) when its thread does not start.
-    pub fn into_engine(self, max_queue: usize) -> Result<Engine> {
-        Engine::start(self.parts, max_queue)
+    pub fn into_engine(self) -> Result<Engine> {
+        Engine::start(self.parts, self.policy)
     }
 }

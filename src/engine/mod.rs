@@ -1,14 +1,20 @@
 //! Requests to batches to events: the only token loop, and the one object that every door shares.
 
 mod crossing;
+mod errand;
 mod event;
+mod guess;
 mod info;
+mod kv_file;
 mod load;
 mod loaded;
 mod options;
 mod overflow;
+mod pace;
 mod place;
+mod prefix;
 mod request;
+mod saved;
 mod scheduler;
 mod scores;
 mod sequence;
@@ -49,10 +55,12 @@ use crate::tokenizer::Tokenizer;
 use load::Parts;
 use overflow::Fitted;
 use place::Place;
+use saved::Identity;
+use scheduler::Scheduler;
 use scores::Scores;
 use sequence::{Sequence, Start};
 use ticket::Ticket;
-use worker::Status;
+use worker::{Order, Status};
 
 /// A loaded model and its worker thread. Clones share both; any number of threads may submit at once.
 #[derive(Clone)]
@@ -67,7 +75,8 @@ struct Inner {
     info: ModelInfo,
     limits: Limits,
     load: Duration,
-    max_queue: usize,
+    identity: Identity,
+    policy: Policy,
     taken: Arc<AtomicUsize>,
     status: Arc<Status>,
     door: Mutex<Option<Door>>,
@@ -75,9 +84,33 @@ struct Inner {
     pid: u32,
 }
 
+/// Seconds after which a caller who found the queue full may try again: at least, and at most.
+const SHORTEST_RETRY: f64 = 0.1;
+const LONGEST_RETRY: f64 = 60.0;
+
+/// How an engine treats its requests.
+#[derive(Debug, Clone, Copy)]
+struct Policy {
+    max_queue: usize,
+    /// Whether they share what was computed of their beginnings.
+    shares: bool,
+    /// Whether to guess at tokens.
+    guesses: bool,
+    /// Most tokens of prompts in a pass.
+    prefill_tokens: usize,
+}
+
+impl Policy {
+    fn of(options: &LoadOptions) -> Self {
+        let LoadOptions { max_queue, prefix_cache, speculation, prefill_tokens, .. } = *options;
+        let prefill_tokens = prefill_tokens.unwrap_or(usize::MAX).max(1);
+        Self { max_queue, shares: prefix_cache, guesses: speculation, prefill_tokens }
+    }
+}
+
 /// The way to the worker, there until the engine closes.
 struct Door {
-    requests: Sender<Sequence>,
+    requests: Sender<Order>,
     worker: JoinHandle<()>,
 }
 
@@ -87,7 +120,7 @@ impl Engine {
     /// # Errors
     /// Any error of the file, the tokenizer, the template, the device or the memory; see [`ErrorKind`].
     pub fn load(options: &LoadOptions) -> Result<Self> {
-        Self::start(load::load(options)?, options.max_queue)
+        Self::start(load::load(options)?, Policy::of(options))
     }
 
     /// The memory that a model would take, from its header alone.
@@ -100,10 +133,11 @@ impl Engine {
         Ok(Place::find(&file, &plan, options)?.memory)
     }
 
-    fn start(parts: Parts, max_queue: usize) -> Result<Self> {
-        let Parts { model, tokenizer, template, end_of_turn, info, load } = parts;
+    fn start(parts: Parts, policy: Policy) -> Result<Self> {
+        let Parts { model, tokenizer, template, end_of_turn, info, load, identity } = parts;
         let (limits, status) = (model.limits(), Arc::<Status>::default());
-        let door = Door::open(model, Arc::clone(&status))?;
+        let limits = Limits { run_tokens: limits.run_tokens.min(policy.prefill_tokens), ..limits };
+        let door = Door::open(model, Scheduler::new(limits, policy.shares), Arc::clone(&status))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 tokenizer,
@@ -112,7 +146,8 @@ impl Engine {
                 info,
                 limits,
                 load,
-                max_queue,
+                identity,
+                policy,
                 taken: Arc::default(),
                 status,
                 door: Mutex::new(Some(door)),
@@ -203,7 +238,7 @@ impl Engine {
         scores: Option<Scores>,
     ) -> Result<EventStream> {
         let inner = &*self.inner;
-        let most = inner.max_queue.saturating_add(inner.limits.slots);
+        let most = inner.policy.max_queue.saturating_add(inner.limits.slots);
         let ticket = Ticket::take(&inner.taken, most).ok_or_else(|| inner.queue_full())?;
         let (events, stream) = event::channel();
         let sequence = Sequence::new(Start {
@@ -211,6 +246,7 @@ impl Engine {
             seed: params.seed.unwrap_or_else(rand::random),
             params,
             scores,
+            guesses: inner.policy.guesses,
             end_of_turn: inner.end_of_turn.clone(),
             tokenizer: Arc::clone(&inner.tokenizer),
             limits: inner.limits,
@@ -218,13 +254,8 @@ impl Engine {
             events,
             ticket,
         });
-        let door = inner.door.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = door.as_ref().ok_or_else(closed)?.requests.send(sequence);
-        drop(door);
-        match sent {
-            Ok(()) => Ok(stream),
-            Err(_) => Err(inner.status.broken().unwrap_or_else(closed)),
-        }
+        inner.send(Order::Request(Box::new(sequence)))?;
+        Ok(stream)
     }
 
     /// The token ids that `prompt` becomes.
@@ -292,6 +323,14 @@ impl Engine {
 }
 
 impl Inner {
+    /// Sends something to the worker.
+    fn send(&self, order: Order) -> Result<()> {
+        let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = door.as_ref().ok_or_else(closed)?.requests.send(order);
+        drop(door);
+        sent.map_err(|_| self.status.broken().unwrap_or_else(closed))
+    }
+
     fn check_alive(&self) -> Result<()> {
         if self.pid != std::process::id() {
             return Err(Error::new(
@@ -319,12 +358,17 @@ impl Inner {
     }
 
     fn queue_full(&self) -> Error {
-        // No estimate is better than a second without knowing what the requests before this one ask for.
-        let retry_after = Duration::from_secs(1);
+        // With all slots busy, one of them is free again after this time on average.
+        let seconds = self.status.stats().request_s / self.limits.slots.max(1) as f64;
+        let retry_after = Duration::from_secs_f64(seconds.clamp(SHORTEST_RETRY, LONGEST_RETRY));
+        let max_queue = self.policy.max_queue;
         Error::new(
             ErrorKind::QueueFull { retry_after },
-            format!("{} requests are waiting, as many as max_queue allows.", self.max_queue),
-            "Try again in a second, or make the Generator with a larger max_queue=.",
+            format!("{max_queue} requests are waiting, as many as max_queue allows."),
+            format!(
+                "Try again in {:.1} seconds, or make the Generator with a larger max_queue=.",
+                retry_after.as_secs_f64()
+            ),
         )
     }
 
@@ -354,11 +398,11 @@ impl Drop for Inner {
 }
 
 impl Door {
-    fn open(model: Box<dyn Forward>, status: Arc<Status>) -> Result<Self> {
+    fn open(model: Box<dyn Forward>, scheduler: Scheduler, status: Arc<Status>) -> Result<Self> {
         let (requests, inbox) = channel();
         let worker = std::thread::Builder::new()
             .name("phicandle".to_owned())
-            .spawn(move || worker::work(model, &inbox, &status))
+            .spawn(move || worker::work(model, scheduler, &inbox, &status))
             .map_err(|error| Error::internal(format!("The engine's thread did not start: {error}.")))?;
         Ok(Self { requests, worker })
     }

@@ -111,6 +111,14 @@ pub struct LoadOptions {
     pub max_batch: usize,
     /// Requests that may wait for their turn; one more is refused.
     pub max_queue: usize,
+    /// Whether requests that begin alike share what was computed of that; it is kept after their end while nobody needs the
+    /// memory. The `candle` backend computes every prompt, whatever is asked.
+    pub prefix_cache: bool,
+    /// Whether to guess at tokens where a text repeats itself, and to check several in one pass. No text depends on it. The
+    /// `candle` backend writes token by token, whatever is asked.
+    pub speculation: bool,
+    /// Most tokens of prompts in a pass, 1 or more; `None` lets the backend choose. More than it would choose counts as that.
+    pub prefill_tokens: Option<usize>,
     /// Hears, while weights are laid out, how many bytes of how many are done.
     pub progress: Option<Progress>,
 }
@@ -160,6 +168,9 @@ impl LoadOptions {
             kv_dtype: KvDtype::default(),
             max_batch: DEFAULT_MAX_BATCH,
             max_queue: DEFAULT_MAX_QUEUE,
+            prefix_cache: true,
+            speculation: true,
+            prefill_tokens: None,
             progress: None,
         }
     }

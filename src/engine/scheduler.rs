@@ -1,31 +1,77 @@
-//! Who computes next: requests wait in order of arrival and move into free slots.
+//! Who computes next: requests wait in order of rank, move into free slots, and share the passes and the memory.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::sequence::Sequence;
-use crate::model::{Batch, LOGIT_ROWS, Limits};
+use super::errand::Errand;
+use super::guess::LONGEST;
+use super::pace::Pace;
+use super::prefix::{Prefix, PrefixTree, common};
+use super::sequence::{Rank, Sequence};
+use super::worker::Order;
+use crate::error::Result;
+use crate::model::{Batch, Factors, Forward, KV_BLOCK, LOGIT_ROWS, Limits, Run};
 
-/// Waiting sequences, and those in a slot.
+/// Most tokens of prompts in a pass for several sequences none of which writes yet: whoever is cancelled takes a pass of the
+/// others with it, and one who comes waits for it.
+const IN_COMPANY: usize = 128;
+/// Tokens that a prompt must have in common with one that is being computed, beyond what it has, to wait for it.
+const WORTH_WAITING: usize = 32;
+/// Rows of a pass up to which guesses are checked: beyond, a row costs as much as it may gain.
+const GUESS_ROWS: usize = 16;
+
+/// Waiting sequences, those in a slot, and what is left of those that were.
 pub(super) struct Scheduler {
-    waiting: VecDeque<Sequence>,
+    waiting: BTreeMap<Rank, Sequence>,
     slots: Vec<Option<Sequence>>,
-    run_tokens: usize,
-    /// Tokens for which there is memory.
-    kv_tokens: usize,
+    limits: Limits,
+    /// Blocks of keys and values that may exist.
+    budget: usize,
+    /// Sequences that came so far.
+    arrivals: u64,
+    /// There when beginnings are shared.
+    prefixes: Option<PrefixTree>,
+    pace: Pace,
+    errands: Vec<Errand>,
+    /// Sequences that gave their slot back before their end.
+    preempted: u64,
 }
 
 impl Scheduler {
-    pub(super) fn new(limits: Limits) -> Self {
+    /// For a model of `limits`. `shares`: sequences begin with what others have computed.
+    pub(super) fn new(limits: Limits, shares: bool) -> Self {
         Self {
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
             slots: (0..limits.slots.max(1)).map(|_| None).collect(),
-            run_tokens: limits.run_tokens,
-            kv_tokens: limits.kv_tokens,
+            limits,
+            budget: limits.kv_tokens.div_ceil(KV_BLOCK),
+            arrivals: 0,
+            prefixes: (shares && limits.shares).then(PrefixTree::default),
+            pace: Pace::default(),
+            errands: Vec::new(),
+            preempted: 0,
         }
     }
 
-    pub(super) fn push(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+    /// Takes in what came through the door.
+    pub(super) fn take_in(&mut self, order: Order) {
+        match order {
+            Order::Request(sequence) => self.push(*sequence),
+            Order::Errand(errand) => self.errands.push(errand),
+        }
+    }
+
+    /// What is to be done between two passes.
+    pub(super) fn errands(&mut self) -> Vec<Errand> {
+        std::mem::take(&mut self.errands)
+    }
+
+    pub(super) fn push(&mut self, mut sequence: Sequence) {
+        self.arrivals += 1;
+        sequence.arrives(self.arrivals);
+        self.waiting.insert(sequence.rank(), sequence);
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -37,18 +83,114 @@ impl Scheduler {
         (self.waiting.len(), self.slots.iter().flatten().count())
     }
 
-    /// Moves waiting sequences into free slots, the longest-waiting first, as long as there is memory for all that they may
-    /// grow to. One that fits nowhere alone goes alone.
-    pub(super) fn admit(&mut self) {
-        let mut taken: usize = self.slots.iter().flatten().map(Sequence::most_tokens).sum();
-        for slot in self.slots.iter_mut().filter(|slot| slot.is_none()) {
-            let Some(next) = self.waiting.front() else { return };
-            let most = next.most_tokens();
-            if taken > 0 && taken + most > self.kv_tokens {
-                return;
+    /// Sequences that gave their slot back before their end, so far.
+    pub(super) fn preempted(&self) -> u64 {
+        self.preempted
+    }
+
+    /// Bytes of keys and values that are kept for texts to come, and for nobody now.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.prefixes.as_ref().map_or(0, PrefixTree::free_bytes)
+    }
+
+    /// The beginning of `text` that is known, read as a text of its length is.
+    pub(super) fn known(&mut self, text: &[u32]) -> (Factors, Prefix) {
+        let factors = self.limits.factors(text.len());
+        let known = self.prefixes.as_mut().map(|prefixes| prefixes.find(factors, text));
+        (factors, known.unwrap_or_default())
+    }
+
+    /// Keeps `bytes` as the last block of `text`, whose other blocks are known. False: there is no memory for it, or nothing is
+    /// kept here.
+    ///
+    /// # Errors
+    /// Those of [`Forward::block_from`].
+    pub(super) fn learn(
+        &mut self,
+        factors: Factors,
+        text: &[u32],
+        bytes: &[u8],
+        model: &dyn Forward,
+    ) -> Result<bool> {
+        let last = text.len().div_ceil(KV_BLOCK).saturating_sub(1);
+        let known = self.known_blocks(factors, &text[..last * KV_BLOCK]);
+        let Some(prefixes) = &mut self.prefixes else { return Ok(false) };
+        while model.blocks() >= self.budget {
+            // What was just used is the youngest; all that is left is that, or in use.
+            if prefixes.free() <= last || !prefixes.forget_oldest() {
+                return Ok(false);
             }
-            taken += most;
-            *slot = self.waiting.pop_front();
+        }
+        if known < last {
+            return Ok(false);
+        }
+        let block = model.block_from(bytes)?;
+        prefixes.keep(factors, text, |number| (number == last).then(|| Arc::clone(&block)));
+        Ok(true)
+    }
+
+    fn known_blocks(&mut self, factors: Factors, text: &[u32]) -> usize {
+        let known = self.prefixes.as_mut().map(|prefixes| prefixes.find(factors, text));
+        known.map_or(0, |known| known.len / KV_BLOCK)
+    }
+
+    /// Moves waiting sequences into free slots, those of the highest rank first, as long as there is memory for their prompts and
+    /// a little more. Where there is no slot or no memory for one of higher priority, the last of lower priority waits in its
+    /// place. One that fits nowhere alone goes alone.
+    pub(super) fn admit(&mut self, model: &mut dyn Forward) {
+        while let Some((&rank, next)) = self.waiting.first_key_value() {
+            let free = self.slots.iter().position(Option::is_none);
+            // Held here, so that it counts as used.
+            let prefix =
+                self.prefixes.as_mut().map(|prefixes| prefixes.find(next.factors(), next.sharable()));
+            let known = prefix.as_ref().map_or(0, |prefix: &Prefix| prefix.len / KV_BLOCK);
+            let needs = next.first_tokens().div_ceil(KV_BLOCK).saturating_sub(known);
+            if let Some(slot) = free.filter(|_| self.has_room(model, needs)) {
+                self.slots[slot] = self.waiting.remove(&rank);
+                continue;
+            }
+            drop(prefix);
+            match self.last_below(rank.0) {
+                Some(last) => self.put_back(last, model),
+                None => return,
+            }
+        }
+    }
+
+    /// The slot of the last sequence of a priority lower than `priority`, if it can begin anew.
+    fn last_below(&self, priority: Reverse<i32>) -> Option<usize> {
+        self.last_where(|sequence| sequence.rank().0 > priority)
+    }
+
+    /// The slot of the last of the sequences that `may` and can begin anew.
+    fn last_where(&self, may: impl Fn(&Sequence) -> bool) -> Option<usize> {
+        let slots = self.slots.iter().enumerate();
+        let sequences = slots.filter_map(|(slot, sequence)| Some((slot, sequence.as_ref()?)));
+        let able = sequences.filter(|(_, sequence)| sequence.restarts() && may(sequence));
+        able.max_by_key(|(_, sequence)| sequence.rank()).map(|(slot, _)| slot)
+    }
+
+    /// Whether `blocks` more may be taken, beside what the sequences in slots will soon take. Alone, a sequence always may.
+    fn has_room(&self, model: &dyn Forward, blocks: usize) -> bool {
+        let mut needed = blocks;
+        let mut alone = true;
+        for sequence in self.slots.iter().flatten() {
+            alone = false;
+            let held = if self.limits.shares { sequence.computed().div_ceil(KV_BLOCK) } else { 0 };
+            needed += sequence.first_tokens().div_ceil(KV_BLOCK).saturating_sub(held);
+        }
+        let used = model.blocks().saturating_sub(self.prefixes.as_ref().map_or(0, PrefixTree::free));
+        alone || used + needed <= self.budget
+    }
+
+    /// Takes the sequence out of `slot` and lets it wait, to begin anew with what is left of it then.
+    fn put_back(&mut self, slot: usize, model: &mut dyn Forward) {
+        self.keep_text(slot, model);
+        model.release(slot);
+        if let Some(mut sequence) = self.slots[slot].take() {
+            sequence.restart();
+            self.preempted += 1;
+            self.waiting.insert(sequence.rank(), sequence);
         }
     }
 
@@ -57,16 +199,136 @@ impl Scheduler {
         self.slots.iter().flatten().any(|sequence| sequence.interrupted().is_some())
     }
 
-    /// The next pass: the next tokens of every sequence in a slot, and those that some will need with other factors. A run's worth
-    /// of tokens is shared by all of them, so that a pass is not longer for many prompts than for one; a sequence for which none
-    /// is left gets one. Rows of logits are shared out in the same way.
-    pub(super) fn plan(&mut self) -> Batch {
-        let (mut left, mut rows) = (self.run_tokens, LOGIT_ROWS);
-        let company = self.slots.iter().flatten().count() > 1;
+    /// The next pass, for which there is memory: what is kept for later goes first, then the last sequence of the lowest priority
+    /// waits.
+    pub(super) fn next_batch(&mut self, model: &mut dyn Forward) -> Batch {
+        loop {
+            let behind = self.behind();
+            self.adopt_prefixes(&behind, model);
+            let batch = self.plan(&behind);
+            let growth: isize = batch.runs.iter().map(|run| model.growth(run)).sum();
+            if model.blocks().saturating_add_signed(growth) <= self.budget {
+                return batch;
+            }
+            if self.prefixes.as_mut().is_some_and(PrefixTree::forget_oldest) {
+                continue;
+            }
+            match self.last_where(|_| true).filter(|_| self.counts().1 > 1) {
+                Some(last) => self.put_back(last, model),
+                None => return batch,
+            }
+        }
+    }
+
+    /// Makes do with the memory that there is, after the system refused more: all begin anew, the last one later. False: there is
+    /// nothing to give up.
+    pub(super) fn shrink(&mut self, model: &mut dyn Forward) -> bool {
+        let kept = self.prefixes.as_mut().is_some_and(PrefixTree::forget_oldest);
+        let active = self.active();
+        if (active.len() < 2 && !kept) || !self.slots.iter().flatten().all(Sequence::restarts) {
+            return false;
+        }
+        self.budget = self.budget.min(model.blocks()).max(1);
+        log::warn!(
+            "the system refused memory for keys and values: {} blocks of {KV_BLOCK} tokens must do",
+            self.budget
+        );
+        if let Some(prefixes) = &mut self.prefixes {
+            prefixes.clear();
+        }
+        for slot in active {
+            model.release(slot);
+            if let Some(sequence) = self.slot_mut(slot) {
+                sequence.restart();
+            }
+        }
+        if let Some(last) = self.last_where(|_| true).filter(|_| self.counts().1 > 1) {
+            self.put_back(last, model);
+        }
+        true
+    }
+
+    /// For each slot whether its prompt waits for another that begins alike and is ahead of it.
+    fn behind(&mut self) -> Vec<bool> {
+        let mut behind = vec![false; self.slots.len()];
+        if self.prefixes.is_none() {
+            return behind;
+        }
+        let mut lends = Vec::new();
+        for (slot, sequence) in self.slots.iter().enumerate() {
+            let Some(sequence) = sequence.as_ref().filter(|sequence| sequence.reads()) else { continue };
+            let others = self.slots.iter().enumerate().filter(|&(other, _)| other != slot);
+            let ahead = others.filter_map(|(other, leader)| Some((other, leader.as_ref()?)));
+            let leader = ahead.filter(|(_, leader)| leader.reads()).find(|(_, leader)| {
+                let order = |sequence: &Sequence| (Reverse(sequence.computed()), sequence.rank());
+                let alike = common(leader.text(), sequence.sharable());
+                let until = alike.next_multiple_of(KV_BLOCK).min(leader.text().len());
+                leader.factors() == sequence.factors()
+                    && order(leader) < order(sequence)
+                    && alike >= sequence.computed() + WORTH_WAITING
+                    && leader.computed() < until
+            });
+            if let Some((leader, _)) = leader {
+                behind[slot] = true;
+                lends.push(leader);
+            }
+        }
+        for leader in lends {
+            if let Some(leader) = self.slot_mut(leader) {
+                leader.lend();
+            }
+        }
+        for (sequence, behind) in self.slots.iter_mut().zip(&behind) {
+            if let Some(sequence) = sequence.as_mut().filter(|_| *behind) {
+                sequence.seek();
+            }
+        }
+        behind
+    }
+
+    /// Gives those that look for it what others have computed of their beginning.
+    fn adopt_prefixes(&mut self, behind: &[bool], model: &mut dyn Forward) {
+        let Some(prefixes) = &mut self.prefixes else { return };
+        for (slot, sequence) in self.slots.iter_mut().enumerate() {
+            let Some(sequence) = sequence.as_mut().filter(|_| !behind[slot]) else { continue };
+            if !sequence.sought() {
+                continue;
+            }
+            let found = prefixes.find(sequence.factors(), sequence.sharable());
+            if found.len <= sequence.computed() {
+                continue;
+            }
+            match model.adopt(slot, sequence.factors(), &found.blocks, found.len) {
+                Ok(()) => sequence.adopt(found.len),
+                Err(error) => log::warn!("a known beginning is computed again: {error}"),
+            }
+        }
+    }
+
+    /// The next pass: the next tokens of every sequence in a slot, and those that some will need with other factors. Those that
+    /// write get a token each, and guesses when nobody reads; what prompts get is so little that the others are not held up, and
+    /// is shared evenly by those of the same priority.
+    fn plan(&mut self, behind: &[bool]) -> Batch {
+        let (mut rows, mut left) = (LOGIT_ROWS, self.limits.run_tokens);
+        let company = self.counts().1 > 1;
+        let mut writers = self.slots.iter().flatten().filter(|sequence| sequence.writes()).count();
+        let shares = self.shares(behind, writers, company);
+        let reads = shares.iter().any(|&share| share > 0);
+        let mut guesses = if reads { 0 } else { GUESS_ROWS.saturating_sub(writers) };
         let mut runs = Vec::new();
         for (slot, sequence) in self.slots.iter_mut().enumerate() {
             let Some(sequence) = sequence else { continue };
-            let run = sequence.next_run(slot, left, rows, company);
+            let writes = sequence.writes();
+            if !writes && shares[slot] == 0 {
+                continue;
+            }
+            let guess =
+                if writes { LONGEST.min(guesses.div_ceil(writers)).min(rows.saturating_sub(1)) } else { 0 };
+            let run = sequence.next_run(slot, shares[slot], rows, guess, company);
+            if writes {
+                writers -= 1;
+                guesses = guesses.saturating_sub(run.tokens.len() - 1);
+            }
             rows = rows.saturating_sub(run.logit_rows());
             left = left.saturating_sub(run.tokens.len());
             runs.push(run);
@@ -76,6 +338,77 @@ impl Scheduler {
             }
         }
         Batch { runs }
+    }
+
+    /// Tokens for each slot that reads: by priority, and evenly among equals.
+    fn shares(&self, behind: &[bool], writers: usize, company: bool) -> Vec<usize> {
+        let most = self.limits.run_tokens;
+        let mut left = match (writers, company) {
+            (0, false) => most,
+            (0, true) => most.min(IN_COMPANY),
+            _ => self.pace.slice(writers, most),
+        };
+        let mut shares = vec![0; self.slots.len()];
+        let slots = self.slots.iter().enumerate().filter(|&(slot, _)| !behind[slot]);
+        let readers = slots.filter_map(|(slot, sequence)| Some((slot, sequence.as_ref()?)));
+        let mut readers: Vec<_> = readers.filter(|(_, sequence)| !sequence.writes()).collect();
+        readers.sort_by_key(|(_, sequence)| (sequence.rank().0, sequence.pending(), sequence.rank()));
+        for equals in readers.chunk_by(|(_, one), (_, two)| one.rank().0 == two.rank().0) {
+            for (number, (slot, sequence)) in equals.iter().enumerate() {
+                let share = sequence.pending().min(left.div_ceil(equals.len() - number));
+                shares[*slot] = share;
+                left -= share;
+            }
+        }
+        shares
+    }
+
+    /// Answers that get a token in `batch`, and other tokens in it.
+    fn sizes(&self, batch: &Batch) -> (usize, usize) {
+        let writes = |run: &&Run| self.slots[run.slot].as_ref().is_some_and(Sequence::writes);
+        let (writers, readers): (Vec<_>, Vec<_>) = batch.runs.iter().partition(writes);
+        (writers.len(), readers.iter().map(|run| run.tokens.len()).sum())
+    }
+
+    /// How long `batch` takes, as far as that is known, and how to note it.
+    pub(super) fn expected(&self, batch: &Batch) -> (Option<Duration>, (usize, usize)) {
+        let (writers, tokens) = self.sizes(batch);
+        (self.pace.expected(writers, tokens), (writers, tokens))
+    }
+
+    /// Takes note of how long a pass of such sizes took.
+    pub(super) fn note(&mut self, (writers, tokens): (usize, usize), took: Duration) {
+        self.pace.note(writers, tokens, took);
+    }
+
+    /// Keeps the blocks that `run` has filled.
+    pub(super) fn keep(&mut self, run: &Run, model: &dyn Forward) {
+        let (Some(prefixes), Some(sequence)) = (&mut self.prefixes, &mut self.slots[run.slot]) else {
+            return;
+        };
+        let end = run.start + run.tokens.len();
+        let done = if run.factors == sequence.factors() { sequence.computed() } else { end };
+        let done = done.min(sequence.text().len());
+        let whole = done - done % KV_BLOCK;
+        let lent = sequence.lends() && sequence.writes();
+        let kept = if lent { done } else { whole };
+        if lent || whole > run.start {
+            prefixes.keep(run.factors, &sequence.text()[..kept], |block| {
+                model.block(run.slot, run.factors, block)
+            });
+        }
+        if lent {
+            sequence.has_lent();
+        }
+    }
+
+    /// Keeps all that is computed of the text in `slot`.
+    fn keep_text(&mut self, slot: usize, model: &dyn Forward) {
+        if let (Some(prefixes), Some(sequence)) = (&mut self.prefixes, &self.slots[slot]) {
+            let (factors, text) = (sequence.factors(), sequence.text());
+            let known = &text[..sequence.computed().min(text.len())];
+            prefixes.keep(factors, known, |block| model.block(slot, factors, block));
+        }
     }
 
     /// Slots whose keys and values of the short factors are of no use to this pass and any later one. Each is told once.
@@ -89,18 +422,25 @@ impl Scheduler {
         self.slots.get_mut(slot)?.as_mut()
     }
 
-    /// Empties `slot`.
-    pub(super) fn take(&mut self, slot: usize) -> Option<Sequence> {
+    /// Empties `slot`, and keeps what may be of use to others where it is `sound`.
+    pub(super) fn take(&mut self, slot: usize, sound: bool, model: &mut dyn Forward) -> Option<Sequence> {
+        if sound {
+            self.keep_text(slot, model);
+        }
+        model.release(slot);
         self.slots.get_mut(slot)?.take()
     }
 
     /// The sequences that wait and have been ended by their caller or the clock.
     pub(super) fn take_interrupted_waiting(&mut self) -> Vec<Sequence> {
+        if self.waiting.values().all(|sequence| sequence.interrupted().is_none()) {
+            return Vec::new();
+        }
         let (ended, waiting) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition(|sequence| sequence.interrupted().is_some());
+            .partition(|(_, sequence)| sequence.interrupted().is_some());
         self.waiting = waiting;
-        Vec::from_iter::<VecDeque<_>>(ended)
+        BTreeMap::into_values(ended).collect()
     }
 
     /// The slots in use.
@@ -110,6 +450,14 @@ impl Scheduler {
 
     /// Everything, waiting or active.
     pub(super) fn drain(&mut self) -> Vec<Sequence> {
-        self.slots.iter_mut().filter_map(Option::take).chain(self.waiting.drain(..)).collect()
+        let waiting = std::mem::take(&mut self.waiting);
+        self.errands.clear();
+        self.slots.iter_mut().filter_map(Option::take).chain(waiting.into_values()).collect()
+    }
+
+    /// What sequences begin with.
+    #[cfg(test)]
+    pub(super) fn prefixes(&mut self) -> Option<&mut PrefixTree> {
+        self.prefixes.as_mut()
     }
 }

@@ -9,7 +9,7 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Tokens sampled, the one that ended the turn included.
     pub completion_tokens: usize,
-    /// Tokens of the prompt that were already computed. Always 0 in this version.
+    /// Tokens of the prompt that were already computed, for another request.
     pub cached_tokens: usize,
 }
 
@@ -48,7 +48,7 @@ pub struct Metrics {
     pub prefill_tps: f64,
     /// Sampled tokens per second, the first one not counted.
     pub decode_tps: f64,
-    /// Tokens taken from guesses. Always 0 in this version.
+    /// Tokens that came of guesses which were right: each saved a pass.
     pub accepted_guesses: usize,
     /// Bytes of keys and values at the end.
     pub kv_bytes: u64,
@@ -57,7 +57,7 @@ pub struct Metrics {
 }
 
 /// What the engine is doing now, and what it has done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Stats {
     /// Requests that wait.
     pub queued: usize,
@@ -65,12 +65,54 @@ pub struct Stats {
     pub active: usize,
     /// Requests ended, in any way.
     pub finished: u64,
+    /// Times that a request gave its slot back before its end, for want of memory or for one of higher priority.
+    pub preempted: u64,
     /// Tokens of prompts computed.
     pub prompt_tokens: u64,
-    /// Tokens sampled.
+    /// Tokens of prompts that were already computed, of the requests ended.
+    pub cached_tokens: u64,
+    /// Tokens sampled, of the requests ended.
     pub completion_tokens: u64,
-    /// Bytes of keys and values held.
+    /// Tokens that came of guesses which were right, of the requests ended.
+    pub accepted_guesses: u64,
+    /// Bytes of keys and values held by requests in a slot; shared ones count for each.
     pub kv_bytes: u64,
+    /// Bytes of keys and values kept for prompts to come. They give way when requests need the memory.
+    pub cache_bytes: u64,
+    /// Passes of the model.
+    pub passes: u64,
+    /// Requests in a slot in a pass, on average over the last ones.
+    pub batch_size: f64,
+    /// Tokens sampled per second of computing, over the last passes.
+    pub tokens_per_second: f64,
+    /// Seconds that a request is in a slot, on average over the last ones.
+    pub request_s: f64,
+}
+
+/// The weight of the newest pass in the averages over the last ones.
+const NEWEST: f64 = 1.0 / 16.0;
+
+impl Stats {
+    /// The share of the prompts' tokens that was already computed, 0 to 1.
+    pub fn hit_rate(&self) -> f64 {
+        let all = self.cached_tokens + self.prompt_tokens;
+        if all == 0 { 0.0 } else { self.cached_tokens as f64 / all as f64 }
+    }
+
+    /// Counts a pass for `active` requests that gave `rows` tokens.
+    pub(super) fn pass(&mut self, active: usize, rows: usize, took: Duration) {
+        self.passes += 1;
+        let weight = if self.passes == 1 { 1.0 } else { NEWEST };
+        self.batch_size += weight * (active as f64 - self.batch_size);
+        self.tokens_per_second += weight * (rate(rows, took.as_secs_f64()) - self.tokens_per_second);
+    }
+
+    /// Counts a request that was in a slot for so long.
+    pub(super) fn request(&mut self, took: Duration) {
+        self.finished += 1;
+        let weight = if self.finished == 1 { 1.0 } else { NEWEST };
+        self.request_s += weight * (took.as_secs_f64() - self.request_s);
+    }
 }
 
 /// The instants of one request.
@@ -94,6 +136,11 @@ impl Clock {
     /// Marks a token; the first one ends the prefill.
     pub(super) fn token(&mut self) {
         self.first_token.get_or_insert_with(Instant::now);
+    }
+
+    /// How long the request has had its slot.
+    pub(super) fn active(&self) -> Duration {
+        self.started.map_or(Duration::ZERO, |started| started.elapsed())
     }
 
     /// When `timeout` runs out.

@@ -1,15 +1,23 @@
 //! One step of the engine: plan, forward, accept. No thread and no channel, so that it is tested without either.
 
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
 use super::scheduler::Scheduler;
 use super::sequence::{Ending, Sequence};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Factors, Forward, Logits, Run};
+
+/// A pass that ends within this time is not stopped for those who want to leave: all others in it would lose what it computed.
+const SOON: Duration = Duration::from_millis(120);
 
 /// What one step changed.
 #[derive(Default)]
 pub(super) struct Progress {
     /// Tokens of prompts computed.
     pub(super) prompt_tokens: u64,
+    /// Rows that gave a token, and how long the pass took, when there was one.
+    pub(super) pass: Option<(usize, Duration)>,
     /// Sequences that ended. Their readers are told by [`Ended::tell`], after the statistics are up to date.
     pub(super) ended: Vec<Ended>,
 }
@@ -22,9 +30,14 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// Tokens that the sequence sampled.
-    pub(super) fn completion_tokens(&self) -> usize {
-        self.sequence.completion_tokens()
+    /// One that waited, and was ended by its caller or the clock.
+    fn waiting(sequence: Sequence, ending: Ending) -> Self {
+        Self { sequence, ending: Ok(ending), kv_bytes: 0 }
+    }
+
+    /// The sequence, for what it counted.
+    pub(super) fn sequence(&self) -> &Sequence {
+        &self.sequence
     }
 
     /// Sends the last event.
@@ -37,65 +50,102 @@ impl Ended {
 }
 
 /// Ends what was interrupted, fills the free slots, and runs one pass for all of them.
-/// `closing` says that the engine wants to end.
+///
+/// `watch` is called now and then during the pass, which may be long: it may take in new sequences and end those that wait, and
+/// says whether the engine wants to end.
 pub(super) fn step(
     scheduler: &mut Scheduler,
     model: &mut dyn Forward,
     logits: &mut Logits,
-    closing: &dyn Fn() -> bool,
+    watch: &dyn Fn(&mut Scheduler) -> bool,
 ) -> Progress {
-    let mut progress = Progress::default();
+    let mut progress = Progress { ended: end_waiting(scheduler), ..Progress::default() };
     end_interrupted(scheduler, model, &mut progress);
-    scheduler.admit();
+    scheduler.admit(model);
     for slot in scheduler.outgrown() {
         model.forget(slot, Factors::Short);
     }
-    let batch = scheduler.plan();
+    let batch = scheduler.next_batch(model);
     if batch.runs.is_empty() {
         return progress;
     }
-    match model.forward(&batch, logits, &|| closing() || scheduler.is_interrupted()) {
+    let (expected, sizes) = scheduler.expected(&batch);
+    let begun = Instant::now();
+    let done = {
+        let scheduler = RefCell::new(&mut *scheduler);
+        let is_long = || expected.is_none_or(|expected| expected.saturating_sub(begun.elapsed()) > SOON);
+        model.forward(&batch, logits, &|| {
+            let mut scheduler = scheduler.borrow_mut();
+            watch(&mut scheduler) || (scheduler.is_interrupted() && is_long())
+        })
+    };
+    match done {
         Ok(true) => {}
         // Whoever asked for it leaves at the next step; the others' tokens come again.
         Ok(false) => return progress,
         Err(error) => {
+            if matches!(error.kind(), ErrorKind::OutOfMemory { .. }) && scheduler.shrink(model) {
+                return progress;
+            }
             for run in &batch.runs {
                 leave(scheduler, model, run.slot, Err(error.clone()), &mut progress);
             }
             return progress;
         }
     }
+    let took = begun.elapsed();
+    scheduler.note(sizes, took);
     let mut rows = logits.rows_mut();
+    let mut useful = 0;
     for run in &batch.runs {
         let Some(sequence) = scheduler.slot_mut(run.slot) else { continue };
         progress.prompt_tokens += sequence.advance(run) as u64;
         let wanted: Vec<&mut [f32]> = rows.by_ref().take(run.logit_rows()).collect();
-        if let Some(ending) = accept(sequence, run, wanted).transpose() {
+        let accepted = accept(sequence, run, wanted);
+        let (count, ending) = match accepted {
+            Ok((count, ending)) => (count, ending.map(Ok)),
+            Err(error) => (0, Some(Err(error))),
+        };
+        useful += count;
+        sequence.settle(run, count);
+        scheduler.keep(run, model);
+        if let Some(ending) = ending {
             leave(scheduler, model, run.slot, ending, &mut progress);
         }
     }
+    progress.pass = Some((useful, took));
     progress
 }
 
-/// Gives a sequence the rows that it asked for, until it ends.
-fn accept(sequence: &mut Sequence, run: &Run, rows: Vec<&mut [f32]>) -> Result<Option<Ending>> {
+/// Gives a sequence the rows that it asked for, until it ends or writes another token than was guessed. How many were of use, and
+/// its ending.
+fn accept(sequence: &mut Sequence, run: &Run, rows: Vec<&mut [f32]>) -> Result<(usize, Option<Ending>)> {
     if rows.len() < run.logit_rows() {
         return Err(Error::internal("The model gave fewer rows of logits than it was asked for."));
     }
-    for (row, position) in rows.into_iter().zip(run.start + run.logits_from..) {
+    let mut count = 0;
+    for (row, place) in rows.into_iter().zip(run.logits_from..) {
+        let position = run.start + place;
+        if count > 0 && !sequence.has(position, run.tokens[place]) {
+            break;
+        }
+        count += 1;
         if let Some(ending) = sequence.accept(position, row)? {
-            return Ok(Some(ending));
+            return Ok((count, Some(ending)));
         }
     }
-    Ok(None)
+    Ok((count, None))
+}
+
+/// Takes out the sequences that wait and were ended by their caller or the clock.
+pub(super) fn end_waiting(scheduler: &mut Scheduler) -> Vec<Ended> {
+    let ended = scheduler.take_interrupted_waiting().into_iter();
+    ended
+        .filter_map(|sequence| sequence.interrupted().map(|ending| Ended::waiting(sequence, ending)))
+        .collect()
 }
 
 fn end_interrupted(scheduler: &mut Scheduler, model: &mut dyn Forward, progress: &mut Progress) {
-    for sequence in scheduler.take_interrupted_waiting() {
-        if let Some(ending) = sequence.interrupted() {
-            progress.ended.push(Ended { sequence, ending: Ok(ending), kv_bytes: 0 });
-        }
-    }
     for slot in scheduler.active() {
         if let Some(ending) = scheduler.slot_mut(slot).and_then(|sequence| sequence.interrupted()) {
             leave(scheduler, model, slot, Ok(ending), progress);
@@ -111,9 +161,8 @@ fn leave(
     ending: Result<Ending>,
     progress: &mut Progress,
 ) {
-    if let Some(sequence) = scheduler.take(slot) {
-        let kv_bytes = model.kv_bytes(slot);
-        model.release(slot);
+    let kv_bytes = model.kv_bytes(slot);
+    if let Some(sequence) = scheduler.take(slot, ending.is_ok(), model) {
         progress.ended.push(Ended { sequence, ending, kv_bytes });
     }
 }

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::errand::Errand;
 use super::scheduler::Scheduler;
 use super::sequence::Sequence;
 use super::stats::Stats;
-use super::step::{Ended, Progress, step};
+use super::step::{Ended, Progress, end_waiting, step};
 use crate::error::Error;
 use crate::model::{Forward, Logits};
 
@@ -33,18 +34,35 @@ impl Status {
     }
 }
 
+/// What comes through the door.
+pub(super) enum Order {
+    /// A request.
+    Request(Box<Sequence>),
+    /// Something else that only the worker can do.
+    Errand(Errand),
+}
+
 /// The worker's life: until the engine closes or drops its end of `requests`.
-pub(super) fn work(mut model: Box<dyn Forward>, requests: &Receiver<Sequence>, status: &Arc<Status>) {
-    let mut scheduler = Scheduler::new(model.limits());
+pub(super) fn work(
+    mut model: Box<dyn Forward>,
+    mut scheduler: Scheduler,
+    requests: &Receiver<Order>,
+    status: &Arc<Status>,
+) {
     let mut logits = Logits::default();
+    let watch = |scheduler: &mut Scheduler| {
+        let goes_on = take_in(scheduler, requests, status);
+        tell(end_waiting(scheduler), status);
+        !goes_on
+    };
     while receive(&mut scheduler, requests, status) {
-        let closing = || status.closing.load(Ordering::Acquire);
         let stepped =
-            catch_unwind(AssertUnwindSafe(|| step(&mut scheduler, model.as_mut(), &mut logits, &closing)));
+            catch_unwind(AssertUnwindSafe(|| step(&mut scheduler, model.as_mut(), &mut logits, &watch)));
         match stepped {
             Ok(progress) => {
-                record(&scheduler, model.as_ref(), &progress, status);
-                progress.ended.into_iter().for_each(Ended::tell);
+                scheduler.errands().into_iter().for_each(|errand| errand.run(&mut scheduler, model.as_mut()));
+                record(&mut scheduler, model.as_ref(), &progress, status);
+                tell(progress.ended, status);
             }
             Err(panic) => return abandon(&mut scheduler, requests, panic.as_ref(), status),
         }
@@ -54,49 +72,66 @@ pub(super) fn work(mut model: Box<dyn Forward>, requests: &Receiver<Sequence>, s
 }
 
 /// Takes in what has arrived, waiting for it when there is nothing to do. False: the engine closes.
-fn receive(scheduler: &mut Scheduler, requests: &Receiver<Sequence>, status: &Status) -> bool {
+fn receive(scheduler: &mut Scheduler, requests: &Receiver<Order>, status: &Status) -> bool {
     if scheduler.is_idle() {
         match requests.recv() {
-            Ok(sequence) => scheduler.push(sequence),
+            Ok(order) => scheduler.take_in(order),
             Err(_) => return false,
         }
     }
+    take_in(scheduler, requests, status)
+}
+
+/// Takes in what has arrived. False: the engine closes.
+fn take_in(scheduler: &mut Scheduler, requests: &Receiver<Order>, status: &Status) -> bool {
     loop {
         if status.closing.load(Ordering::Acquire) {
             return false;
         }
         match requests.try_recv() {
-            Ok(sequence) => scheduler.push(sequence),
+            Ok(order) => scheduler.take_in(order),
             Err(TryRecvError::Empty) => return true,
             Err(TryRecvError::Disconnected) => return false,
         }
     }
 }
 
-fn record(scheduler: &Scheduler, model: &dyn Forward, progress: &Progress, status: &Status) {
+/// Writes down what a step did.
+fn record(scheduler: &mut Scheduler, model: &dyn Forward, progress: &Progress, status: &Status) {
     let (queued, active) = scheduler.counts();
     let kv_bytes = scheduler.active().into_iter().map(|slot| model.kv_bytes(slot)).sum();
     let mut stats = status.stats.lock().unwrap_or_else(PoisonError::into_inner);
     stats.queued = queued;
     stats.active = active;
     stats.kv_bytes = kv_bytes;
-    stats.finished += progress.ended.len() as u64;
+    stats.cache_bytes = scheduler.kept_bytes();
+    stats.preempted = scheduler.preempted();
     stats.prompt_tokens += progress.prompt_tokens;
-    stats.completion_tokens +=
-        progress.ended.iter().map(|ended| ended.completion_tokens() as u64).sum::<u64>();
+    if let Some((rows, took)) = progress.pass {
+        stats.pass(active, rows, took);
+    }
+}
+
+/// Counts sequences that ended, then tells their readers.
+fn tell(ended: Vec<Ended>, status: &Status) {
+    {
+        let mut stats = status.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.iter().for_each(|ended| ended.sequence().count(&mut stats));
+    }
+    ended.into_iter().for_each(Ended::tell);
 }
 
 /// After a panic nothing of the model can be trusted: everyone is told, and the engine takes no more.
 fn abandon(
     scheduler: &mut Scheduler,
-    requests: &Receiver<Sequence>,
+    requests: &Receiver<Order>,
     panic: &(dyn std::any::Any + Send),
     status: &Status,
 ) {
     let error = Error::internal(format!("The engine's worker panicked: {}.", panic_text(panic)));
     *status.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
-    let left = scheduler.drain();
-    for sequence in left.into_iter().chain(requests.try_iter()) {
+    requests.try_iter().for_each(|order| scheduler.take_in(order));
+    for sequence in scheduler.drain() {
         sequence.fail(error.clone());
     }
 }

@@ -45,7 +45,7 @@ pub(crate) use running_sum::{SUM_BLOCK, running_sum};
 pub(crate) use softmax::{SUM_LANES, divide, exp_below, greatest};
 
 pub use arena::Arena;
-pub use attention::KvDtype;
+pub use attention::{KvBlock, KvDtype};
 pub use compute::Compute;
 pub use cpus::default_threads;
 pub use disjoint::DisjointMut;

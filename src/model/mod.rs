@@ -9,14 +9,16 @@ mod storage;
 
 /// Tokens for whose keys and values memory is taken at a time.
 pub(crate) use crate::kernels::KV_BLOCK;
-pub use crate::kernels::{Factors, KvDtype};
+pub use crate::kernels::{Factors, KvBlock, KvDtype};
 pub use batch::{Batch, LOGIT_ROWS, Logits, Run};
 pub use candle::CandleBackend;
 pub use device::Device;
 pub use memory::{MemoryPlan, Resident, available_memory, forget_peak, peak_rss, resident};
 pub use storage::MemoryMode;
 
-use crate::error::Result;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
 
 /// What a loaded model can take, fixed at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,9 @@ pub struct Limits {
     pub kept_tokens: Option<usize>,
     /// Whether a run may start before the end of its sequence. Where not, such a sequence must begin anew.
     pub rewinds: bool,
+    /// Whether keys and values come in blocks that sequences can share: then those methods of [`Forward`] which speak of blocks
+    /// do something, and a run may start anywhere in the one before it, even where not [`Limits::rewinds`].
+    pub shares: bool,
 }
 
 impl Limits {
@@ -78,6 +83,46 @@ pub trait Forward: Send {
     /// Frees those of the keys and values of `slot` that were computed with `factors`, where the backend keeps two sets.
     fn forget(&mut self, slot: usize, factors: Factors);
 
-    /// Bytes of keys and values held for `slot` now.
+    /// Bytes of keys and values held for `slot` now, shared ones included.
     fn kv_bytes(&self, slot: usize) -> u64;
+
+    /// Block `number` of what `slot` holds with `factors`, for other sequences that begin with the same tokens; `None` when it
+    /// is not there.
+    fn block(&self, _slot: usize, _factors: Factors, _number: usize) -> Option<Arc<KvBlock>> {
+        None
+    }
+
+    /// Begins a sequence in `slot` with the first `len` positions of another, whose blocks from the first on are `blocks`. Some
+    /// are written to only after they were copied.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for blocks that cannot be, and where not [`Limits::shares`].
+    fn adopt(
+        &mut self,
+        _slot: usize,
+        _factors: Factors,
+        _blocks: &[Arc<KvBlock>],
+        _len: usize,
+    ) -> Result<()> {
+        Err(Error::internal("This backend shares no keys and values."))
+    }
+
+    /// A block from its bytes, as they were saved.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for bytes of another model, and where not [`Limits::shares`];
+    /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory).
+    fn block_from(&self, _bytes: &[u8]) -> Result<Arc<KvBlock>> {
+        Err(Error::internal("This backend shares no keys and values."))
+    }
+
+    /// Blocks that exist now, whoever holds them; each counts once.
+    fn blocks(&self) -> usize {
+        0
+    }
+
+    /// How many more of them `run` takes, or fewer when it is negative.
+    fn growth(&self, _run: &Run) -> isize {
+        0
+    }
 }

@@ -58,9 +58,17 @@ pub(super) fn stats<'py>(py: Python<'py>, stats: &Stats) -> Facts<'py> {
     facts.set_item("queued", stats.queued)?;
     facts.set_item("active", stats.active)?;
     facts.set_item("finished", stats.finished)?;
+    facts.set_item("preempted", stats.preempted)?;
     facts.set_item("prompt_tokens", stats.prompt_tokens)?;
+    facts.set_item("cached_tokens", stats.cached_tokens)?;
     facts.set_item("completion_tokens", stats.completion_tokens)?;
+    facts.set_item("accepted_guesses", stats.accepted_guesses)?;
     facts.set_item("kv_bytes", stats.kv_bytes)?;
+    facts.set_item("cache_bytes", stats.cache_bytes)?;
+    facts.set_item("hit_rate", stats.hit_rate())?;
+    facts.set_item("passes", stats.passes)?;
+    facts.set_item("batch_size", stats.batch_size)?;
+    facts.set_item("tokens_per_second", stats.tokens_per_second)?;
     Ok(facts)
 }
 

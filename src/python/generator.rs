@@ -1,5 +1,7 @@
 //! A loaded model: `phicandle._phicandle.RawGenerator`.
 
+use std::path::PathBuf;
+
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -91,6 +93,32 @@ impl RawGenerator {
                 engine.score(ScoreRequest { prompt, continuations, top, timeout })
             })
             .map(|events| RawStream::new(events, engine.tokenizer().clone()))
+        })
+    }
+
+    /// Saves the keys and values of a conversation without its oldest turns, as far as they are known: of how many tokens.
+    fn save_prefix(
+        &self,
+        py: Python<'_>,
+        prompt: (String, Content),
+        turns: usize,
+        path: PathBuf,
+    ) -> PyResult<usize> {
+        gil::enter(py, || {
+            let engine = self.engine(py)?;
+            let (form, content) = prompt;
+            gil::free(py, || {
+                let prompt = self::prompt(&form, content)?.without_oldest(turns);
+                engine.save_prefix(&engine.prompt_tokens(&prompt)?, &path)
+            })
+        })
+    }
+
+    /// Loads keys and values that were saved, as far as there is memory for them: of how many tokens.
+    fn load_prefix(&self, py: Python<'_>, path: PathBuf) -> PyResult<usize> {
+        gil::enter(py, || {
+            let engine = self.engine(py)?;
+            gil::free(py, || engine.load_prefix(&path))
         })
     }
 

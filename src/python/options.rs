@@ -30,6 +30,8 @@ pub(super) struct Options {
     memory_limit: Option<u64>,
     max_batch: usize,
     max_queue: usize,
+    prefix_cache: bool,
+    speculation: bool,
     cache_dir: Option<PathBuf>,
     token: Option<String>,
     offline: Option<bool>,
@@ -121,6 +123,8 @@ impl Options {
             kv_dtype: KvDtype::parse(&self.kv_dtype)?,
             max_batch: self.max_batch,
             max_queue: self.max_queue,
+            prefix_cache: self.prefix_cache,
+            speculation: self.speculation,
             progress: self.bar.then(|| Progress(Arc::new(work_bar("laying out the weights")))),
             ..LoadOptions::new(source)
         })

@@ -32,6 +32,7 @@ pub(super) struct Params {
     prompt_logprobs: Option<usize>,
     timeout: Option<f64>,
     overflow: String,
+    priority: i32,
 }
 
 impl Params {
@@ -62,6 +63,7 @@ impl Params {
             prompt_logprobs: self.prompt_logprobs,
             timeout: self.timeout.map(timeout).transpose()?,
             overflow: self.overflow.parse()?,
+            priority: self.priority,
         })
     }
 }

@@ -68,6 +68,8 @@ pub struct SamplingParams {
     pub timeout: Option<Duration>,
     /// What to do with a prompt for which the context is too small. Default [`Overflow::Error`].
     pub overflow: Overflow,
+    /// Requests of higher priority go first, and may have those of lower priority wait. Default 0.
+    pub priority: i32,
 }
 
 impl Default for SamplingParams {
@@ -94,6 +96,7 @@ impl Default for SamplingParams {
             prompt_logprobs: None,
             timeout: None,
             overflow: Overflow::Error,
+            priority: 0,
         }
     }
 }

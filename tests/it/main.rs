@@ -15,6 +15,8 @@ mod longrope;
 #[cfg(test)]
 mod native;
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod source;
 #[cfg(test)]
 mod tiny_models;

@@ -7,7 +7,7 @@ use super::passes::SEED;
 use crate::cli::failure::Failure;
 use crate::engine::{Engine, Event, Poll, Prompt, Request};
 use crate::error::{Error, Result};
-use crate::model::{Batch, Factors, Forward, Limits, Logits};
+use crate::model::{Batch, Factors, Forward, KvBlock, Limits, Logits, Run};
 use crate::sampling::SamplingParams;
 
 /// How long Ctrl-C may go unheard.
@@ -70,6 +70,26 @@ impl Forward for Stopwatch {
     fn kv_bytes(&self, slot: usize) -> u64 {
         self.model.kv_bytes(slot)
     }
+
+    fn block(&self, slot: usize, factors: Factors, number: usize) -> Option<Arc<KvBlock>> {
+        self.model.block(slot, factors, number)
+    }
+
+    fn adopt(&mut self, slot: usize, factors: Factors, blocks: &[Arc<KvBlock>], len: usize) -> Result<()> {
+        self.model.adopt(slot, factors, blocks, len)
+    }
+
+    fn block_from(&self, bytes: &[u8]) -> Result<Arc<KvBlock>> {
+        self.model.block_from(bytes)
+    }
+
+    fn blocks(&self) -> usize {
+        self.model.blocks()
+    }
+
+    fn growth(&self, run: &Run) -> isize {
+        self.model.growth(run)
+    }
 }
 
 /// Writes one answer of `tokens` tokens with the tutorial's sampling, and reads it as a door does.
@@ -102,7 +122,6 @@ pub(super) fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Run;
 
     struct Nothing;
 
@@ -117,6 +136,7 @@ mod tests {
                 original_context: None,
                 kept_tokens: None,
                 rewinds: true,
+                shares: false,
             }
         }
 

@@ -83,7 +83,17 @@ pub(super) fn run(args: &BenchArgs, demo: &Demo, console: &mut Console<'_>) -> O
     args.threads.iter().try_for_each(|&threads| check_threads(threads))?;
     let machine = Machine::look()?;
     let Located { source, tokenizer } = models::locate(args.model.as_deref(), &args.hub, demo, console)?;
-    let mut options = LoadOptions { tokenizer, backend, memory, kv_dtype, ..LoadOptions::new(source) };
+    // Nothing is to be there already, and every token is to take a pass.
+    let (prefix_cache, speculation) = (false, false);
+    let mut options = LoadOptions {
+        tokenizer,
+        backend,
+        memory,
+        kv_dtype,
+        prefix_cache,
+        speculation,
+        ..LoadOptions::new(source)
+    };
     let longest = Engine::estimate(&options)?.context_length;
     let mut plan = Plan::new(args, longest)?;
     let threads = threads(backend, &args.threads, &mut plan.skipped);

@@ -173,6 +173,7 @@ mod tests {
                 original_context: None,
                 kept_tokens: None,
                 rewinds: true,
+                shares: false,
             };
             Self { limits, held: vec![0; slots], passes: Vec::new(), rows: 0 }
         }

@@ -333,7 +333,7 @@ impl Series {
 }
 
 fn start(loaded: LoadedModel, waits: Waits) -> Result<Engine> {
-    loaded.wrap(|model| Box::new(Stopwatch::new(model, waits))).into_engine(1)
+    loaded.wrap(|model| Box::new(Stopwatch::new(model, waits))).into_engine()
 }
 
 impl Growth {

@@ -31,6 +31,7 @@ impl TwoReadings {
             original_context: Some(BORDER),
             kept_tokens: None,
             rewinds: true,
+            shares: false,
         };
         Self { limits, read: vec![Default::default(); slots], passes: Vec::new(), most: 0 }
     }
@@ -89,6 +90,7 @@ fn sequence(limits: Limits, prompt: usize, answer: usize) -> (Sequence, EventStr
             ..SamplingParams::default()
         },
         scores: None,
+        guesses: true,
         seed: 0,
         end_of_turn: BTreeSet::new(),
         tokenizer: Arc::new(tokenizer()),
@@ -103,7 +105,7 @@ fn sequence(limits: Limits, prompt: usize, answer: usize) -> (Sequence, EventStr
 /// Runs sequences of so many tokens of prompt and answer, all at once, and checks that each says the alphabet on.
 fn run(sequences: &[(usize, usize)]) -> TwoReadings {
     let mut model = TwoReadings::new(sequences.len());
-    let mut scheduler = Scheduler::new(model.limits);
+    let mut scheduler = Scheduler::new(model.limits, true);
     let mut streams = Vec::new();
     for &(prompt, answer) in sequences {
         let (sequence, stream) = sequence(model.limits, prompt, answer);
@@ -112,7 +114,7 @@ fn run(sequences: &[(usize, usize)]) -> TwoReadings {
     }
     let mut logits = Logits::default();
     while !scheduler.is_idle() {
-        let progress = step(&mut scheduler, &mut model, &mut logits, &|| false);
+        let progress = step(&mut scheduler, &mut model, &mut logits, &|_| false);
         progress.ended.into_iter().for_each(super::super::step::Ended::tell);
     }
     for (stream, &(prompt, answer)) in streams.iter().zip(sequences) {
@@ -184,28 +186,33 @@ fn many_texts_that_cross_together_hold_no_pass_up() {
     }
 }
 
+/// Tokens that a sequence holds at most.
+fn most_tokens(sequence: &Sequence) -> usize {
+    sequence.held(sequence.most_text())
+}
+
 #[test]
 fn what_every_length_takes_is_what_was_counted_for_it() {
     for prompt in (1..=BORDER + 70).step_by(9) {
         for answer in [1, 2, 64, 65, 128, 130, 260] {
             let (sequence, _stream) = sequence(TwoReadings::new(1).limits, prompt, answer);
             let model = run(&[(prompt, answer)]);
-            assert!(model.most <= sequence.most_tokens(), "{prompt} and {answer}: {}", model.most);
+            assert!(model.most <= most_tokens(&sequence), "{prompt} and {answer}: {}", model.most);
         }
     }
     // Both readings in full, before the first one goes.
     let limits = TwoReadings::new(1).limits;
-    assert_eq!(sequence(limits, 10, 119).0.most_tokens(), 192);
-    assert_eq!(sequence(limits, 10, 120).0.most_tokens(), 2 * BORDER);
-    assert_eq!(sequence(limits, 129, 1).0.most_tokens(), 192);
-    assert_eq!(sequence(Limits { kept_tokens: Some(64), ..limits }, 10, 300).0.most_tokens(), 128);
+    assert_eq!(most_tokens(&sequence(limits, 10, 119).0), 192);
+    assert_eq!(most_tokens(&sequence(limits, 10, 120).0), 2 * BORDER);
+    assert_eq!(most_tokens(&sequence(limits, 129, 1).0), 192);
+    assert_eq!(most_tokens(&sequence(Limits { kept_tokens: Some(64), ..limits }, 10, 300).0), 128);
 }
 
 #[test]
 fn one_that_leaves_while_it_reads_again_takes_nothing_with_it() {
     for passes in [3, 60, 100, 115, 119, 121] {
         let mut model = TwoReadings::new(2);
-        let mut scheduler = Scheduler::new(model.limits);
+        let mut scheduler = Scheduler::new(model.limits, true);
         let (leaves, leaving) = sequence(model.limits, 10, 300);
         let (stays, staying) = sequence(model.limits, 12, 140);
         scheduler.push(leaves);
@@ -215,7 +222,7 @@ fn one_that_leaves_while_it_reads_again_takes_nothing_with_it() {
             if pass == passes {
                 leaving.cancel();
             }
-            let progress = step(&mut scheduler, &mut model, &mut logits, &|| false);
+            let progress = step(&mut scheduler, &mut model, &mut logits, &|_| false);
             progress.ended.into_iter().for_each(super::super::step::Ended::tell);
             if pass == passes {
                 assert!(model.read[0].iter().all(Vec::is_empty));

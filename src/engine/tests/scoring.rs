@@ -196,14 +196,16 @@ fn a_pass_has_no_more_rows_than_there_is_memory_for() {
         original_context: None,
         kept_tokens: None,
         rewinds: true,
+        shares: false,
     };
     let requests = [(100, Some(0)), (40, Some(0)), (300, None)].map(|(length, prompt_logprobs)| {
         let params = SamplingParams { prompt_logprobs, max_tokens: Some(8), ..SamplingParams::default() };
         (length, params)
     });
     let (mut scheduler, _streams) = waiting(limits, requests);
-    scheduler.admit();
-    let batch = scheduler.plan();
+    let mut model = super::reader::Reader::new(limits);
+    scheduler.admit(&mut model);
+    let batch = scheduler.next_batch(&mut model);
     let pieces: Vec<_> = batch.runs.iter().map(|run| (run.tokens.len(), run.logit_rows())).collect();
-    assert_eq!(pieces, [(LOGIT_ROWS, LOGIT_ROWS), (1, 1), (300, 1)]);
+    assert_eq!(pieces, [(LOGIT_ROWS, LOGIT_ROWS), (1, 1), (44, 0)]);
 }

@@ -46,7 +46,7 @@ fn demo() -> (Engine, Arc<AtomicBool>) {
     let faulty = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&faulty);
     let model = LoadedModel::load(&options).unwrap().wrap(|model| Box::new(Demo { model, faulty: seen }));
-    (model.into_engine(DEFAULT_MAX_QUEUE).unwrap(), faulty)
+    (model.into_engine().unwrap(), faulty)
 }
 
 fn ask(engine: &Engine, prompt: &str, seed: u64) -> EventStream {

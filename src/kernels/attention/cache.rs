@@ -44,9 +44,10 @@ pub(super) struct Layout {
     pub(super) bytes: usize,
 }
 
-/// The keys and values of 64 positions, in all layers and heads.
+/// The keys and values of 64 positions, in all layers and heads. What they are depends on the tokens up to there and on nothing
+/// else, so sequences that begin alike share them.
 #[derive(Debug)]
-pub(crate) struct KvBlock {
+pub struct KvBlock {
     /// Taken out when the block is dropped.
     memory: Option<Arena>,
     spare: Arc<Spare>,
@@ -120,8 +121,21 @@ impl KvBlock {
         }
     }
 
+    /// A block that holds `bytes`, as [`KvBlock::bytes`] gave them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when they are not as many as a block of `shape` has; [`ErrorKind::OutOfMemory`].
+    pub(crate) fn from_bytes(shape: &KvShape, spare: &Arc<Spare>, bytes: &[u8]) -> Result<Self> {
+        if shape.block_bytes() != Some(bytes.len()) {
+            return Err(Error::internal(format!("A block of keys and values has {} bytes.", bytes.len())));
+        }
+        let mut block = Self::new(shape, spare)?;
+        block.bytes_mut().copy_from_slice(bytes);
+        Ok(block)
+    }
+
     /// All bytes.
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.memory.as_deref().unwrap_or_default()
     }
 
@@ -229,6 +243,43 @@ impl KvCache {
         let passed = self.within(position.min(self.len) / BLOCK);
         self.blocks.drain(..passed);
         self.released += passed;
+    }
+
+    /// Block `block`, to share it with another cache; `None` when it is not there.
+    pub(crate) fn block(&self, block: usize) -> Option<Arc<KvBlock>> {
+        self.blocks.get(block.checked_sub(self.released)?).cloned()
+    }
+
+    /// Becomes a sequence of `len` positions, whose blocks from the first on are `blocks`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] when there are not as many blocks as that takes, or they are of another shape.
+    pub(crate) fn adopt(&mut self, blocks: &[Arc<KvBlock>], len: usize) -> Result<()> {
+        let fits = |block: &Arc<KvBlock>| Some(block.bytes().len()) == self.shape.block_bytes();
+        if blocks.len() != len.div_ceil(BLOCK) || !blocks.iter().all(fits) {
+            return Err(Error::internal(format!("{} blocks for {len} positions.", blocks.len())));
+        }
+        (self.blocks, self.released, self.len) = (blocks.to_vec(), 0, len);
+        Ok(())
+    }
+
+    /// How many more blocks will exist when this cache, forgetting what is before `seen` and from `start` on, has made room for
+    /// positions up to `end`; negative when there will be fewer.
+    pub(crate) fn growth(&self, seen: usize, start: usize, end: usize) -> isize {
+        let gone = |block: &&Arc<KvBlock>| Arc::strong_count(block) == 1;
+        if start == 0 {
+            let freed = self.blocks.iter().filter(gone).count();
+            return end.div_ceil(BLOCK).cast_signed() - freed.cast_signed();
+        }
+        let kept_from = self.within(seen.min(start) / BLOCK);
+        let kept_to = self.within(start.div_ceil(BLOCK)).max(kept_from);
+        let freed = self.blocks.iter().take(kept_from).chain(self.blocks.iter().skip(kept_to)).filter(gone);
+        let kept = self.blocks.len().min(kept_to) + self.released;
+        let fresh = end.div_ceil(BLOCK).saturating_sub(kept);
+        let shared = |block: &Arc<KvBlock>| Arc::strong_count(block) > 1;
+        let partly = !start.is_multiple_of(BLOCK);
+        let copied = partly && self.blocks.get(self.within(start / BLOCK)).is_some_and(shared);
+        (fresh + usize::from(copied)).cast_signed() - freed.count().cast_signed()
     }
 
     /// Where block `block` is among those that are left.
@@ -359,6 +410,46 @@ mod tests {
         assert_eq!((byte(&one, 0), byte(&two, 0), byte(&two, 1)), (1, 2, 1));
         assert!(Arc::ptr_eq(&one.blocks[1], &two.blocks[1]));
         assert!(two.blocks_mut(3..4).is_err(), "there is no such block");
+    }
+
+    #[test]
+    fn a_cache_that_begins_with_anothers_blocks_counts_what_it_takes_more() {
+        let spare = Arc::new(Spare::new(0));
+        let cache = || KvCache::new(shape(8, KvDtype::F16), Factors::Short, &spare).unwrap();
+        let mut one = cache();
+        let reserve = |cache: &mut KvCache, seen: usize, start: usize, end: usize| {
+            let (before, growth) = (spare.lent().cast_signed(), cache.growth(seen, start, end));
+            if start == 0 {
+                cache.clear();
+            }
+            cache.truncate(start);
+            cache.release_before(seen);
+            cache.reserve(start, end).unwrap();
+            cache.set_len(end);
+            assert_eq!(spare.lent().cast_signed() - before, growth, "{seen} {start} {end}");
+            growth
+        };
+        assert_eq!(reserve(&mut one, 0, 0, 150), 3);
+        assert_eq!(reserve(&mut one, 0, 150, 192), 0);
+        assert_eq!(reserve(&mut one, 0, 192, 200), 1);
+        let blocks: Vec<_> = (0..4).map(|block| one.block(block).unwrap()).collect();
+        assert!(one.block(4).is_none());
+        let mut two = cache();
+        two.adopt(&blocks[..3], 170).unwrap();
+        assert!(two.adopt(&blocks, 170).is_err());
+        drop(blocks);
+        assert_eq!((two.len(), two.capacity(), spare.lent()), (170, 192, 4));
+        assert_eq!(reserve(&mut two, 0, 170, 171), 1, "the third is copied");
+        assert_eq!(reserve(&mut two, 130, 171, 200), 1, "what goes is the other one's too");
+        drop(one);
+        assert_eq!(spare.lent(), 2);
+        let bytes = two.block(2).unwrap().bytes().to_vec();
+        let copy = KvBlock::from_bytes(two.shape(), &spare, &bytes).unwrap();
+        assert_eq!((copy.bytes(), spare.lent()), (&*bytes, 3));
+        assert!(KvBlock::from_bytes(two.shape(), &spare, &bytes[1..]).is_err());
+        let mut three = cache();
+        assert_eq!(reserve(&mut three, 0, 0, 70), 2);
+        assert_eq!(reserve(&mut three, 0, 0, 60), -1, "anew");
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod tile;
 
 use append::{Append, Piece};
 use cache::BLOCK;
+pub use cache::KvBlock;
 pub(crate) use cache::{BLOCK as KV_BLOCK, KvCache, KvShape};
 pub use dtype::KvDtype;
 pub(crate) use spare::Spare;

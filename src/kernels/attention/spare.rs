@@ -1,5 +1,6 @@
 //! Memory that blocks of keys and values have given back, for the next ones.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::super::Arena;
@@ -11,12 +12,14 @@ use crate::error::Result;
 pub(crate) struct Spare {
     arenas: Mutex<Vec<Arena>>,
     most: usize,
+    /// Blocks whose memory was given out and has not come back.
+    lent: AtomicUsize,
 }
 
 impl Spare {
     /// Keeps at most `most` blocks' memory.
     pub(crate) fn new(most: usize) -> Self {
-        Self { arenas: Mutex::default(), most }
+        Self { arenas: Mutex::default(), most, lent: AtomicUsize::new(0) }
     }
 
     /// Memory of `bytes` bytes: zero, or as a block of the same model left it.
@@ -25,15 +28,23 @@ impl Spare {
     /// Those of [`Arena::new`].
     pub(super) fn take(&self, bytes: usize) -> Result<Arena> {
         let kept = self.arenas.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.map_or_else(|| Arena::new(bytes), Ok)
+        let arena = kept.map_or_else(|| Arena::new(bytes), Ok)?;
+        self.lent.fetch_add(1, Ordering::Relaxed);
+        Ok(arena)
     }
 
     /// Takes a block's memory back, and keeps it if there is room.
     pub(super) fn give(&self, arena: Arena) {
+        self.lent.fetch_sub(1, Ordering::Relaxed);
         let mut arenas = self.arenas.lock().unwrap_or_else(PoisonError::into_inner);
         if arenas.len() < self.most {
             arenas.push(arena);
         }
+    }
+
+    /// Blocks that exist, whoever holds them.
+    pub(crate) fn lent(&self) -> usize {
+        self.lent.load(Ordering::Relaxed)
     }
 }
 
@@ -48,7 +59,9 @@ mod tests {
         for (arena, mark) in arenas.iter_mut().zip(1..) {
             arena[0] = mark;
         }
+        assert_eq!(spare.lent(), 3);
         arenas.into_iter().for_each(|arena| spare.give(arena));
+        assert_eq!(spare.lent(), 0);
         let marks: Vec<u8> = (0..3).map(|_| spare.take(64).unwrap()[0]).collect();
         assert_eq!(marks, [2, 1, 0], "two as they were left, then fresh ones");
     }

@@ -103,6 +103,7 @@ impl CandleBackend {
             original_context: None,
             kept_tokens: None,
             rewinds: false,
+            shares: false,
         };
         warm_up(&blank, &opened, context_length.min(WARM_UP_TOKENS))?;
         let kv_token_bytes = plan::kv_token_bytes(plan);

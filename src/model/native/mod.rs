@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 pub use plan::{Needs, memory};
 
-use super::{Batch, Factors, Forward, KvDtype, Limits, Logits, MemoryMode};
-use crate::error::Result;
+use super::{Batch, Factors, Forward, KvBlock, KvDtype, Limits, Logits, MemoryMode, Run};
+use crate::error::{Error, Result};
 use crate::gguf::{GgufFile, ModelPlan};
 use crate::kernels::{Compute, CpuInfo, Isa, KV_BLOCK, KvShape, Spare, default_threads};
 use pass::Pass;
@@ -51,6 +51,8 @@ pub struct NativeOptions {
 pub struct NativeBackend {
     pass: Pass,
     slots: Vec<Slot>,
+    shape: KvShape,
+    spare: Arc<Spare>,
     limits: Limits,
 }
 
@@ -95,9 +97,11 @@ impl NativeBackend {
             kept_tokens,
             // What has left the window is not there any more.
             rewinds: plan.sliding_window.is_none_or(|window| window >= options.context_length),
+            shares: true,
         };
         let slots = (0..slots).map(|_| Slot::new(shape, &spare)).collect::<Result<_>>()?;
-        Ok(Self { pass: Pass::new(plan, weights, compute, rotation::rope(file, plan)?), slots, limits })
+        let pass = Pass::new(plan, weights, compute, rotation::rope(file, plan)?);
+        Ok(Self { pass, slots, shape, spare, limits })
     }
 
     /// The longest context that this backend runs `plan` right with, in tokens.
@@ -140,5 +144,28 @@ impl Forward for NativeBackend {
 
     fn kv_bytes(&self, slot: usize) -> u64 {
         self.slots.get(slot).map_or(0, Slot::bytes)
+    }
+
+    fn block(&self, slot: usize, factors: Factors, number: usize) -> Option<Arc<KvBlock>> {
+        self.slots.get(slot)?.cache(factors).block(number)
+    }
+
+    fn adopt(&mut self, slot: usize, factors: Factors, blocks: &[Arc<KvBlock>], len: usize) -> Result<()> {
+        let slot = self.slots.get_mut(slot).ok_or_else(|| Error::internal("There is no such slot."))?;
+        slot.cache_mut(factors).adopt(blocks, len)
+    }
+
+    fn block_from(&self, bytes: &[u8]) -> Result<Arc<KvBlock>> {
+        Ok(Arc::new(KvBlock::from_bytes(&self.shape, &self.spare, bytes)?))
+    }
+
+    fn blocks(&self) -> usize {
+        self.spare.lent()
+    }
+
+    fn growth(&self, run: &Run) -> isize {
+        let seen = self.pass.first_seen(run.start);
+        let end = run.start + run.tokens.len();
+        self.slots.get(run.slot).map_or(0, |slot| slot.cache(run.factors).growth(seen, run.start, end))
     }
 }

@@ -33,6 +33,11 @@ impl Pass {
         Self { weights, compute, rope, heads, norms: NormSetting { kind, eps: plan.norm_eps }, room }
     }
 
+    /// The first position that a query at `position` sees.
+    pub(super) fn first_seen(&self, position: usize) -> usize {
+        self.heads.first_seen(position)
+    }
+
     /// Computes `batch`. False: `stop` said so in between, and nothing was computed.
     pub(super) fn run(
         &mut self,

@@ -24,6 +24,14 @@ impl Slot {
     }
 
     /// The keys and values read with `factors`.
+    pub(super) fn cache(&self, factors: Factors) -> &KvCache {
+        match factors {
+            Factors::Short => &self.short,
+            Factors::Long => &self.long,
+        }
+    }
+
+    /// The same, to change them.
     pub(super) fn cache_mut(&mut self, factors: Factors) -> &mut KvCache {
         match factors {
             Factors::Short => &mut self.short,
