@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROMPT
+from conftest import PROMPT, repeats
 from test_stream import ENDLESS, idle
 
 from phicandle import ContextOverflowError, Generator, InvalidParameterError, QueueFullError, SamplingParams
@@ -19,9 +20,8 @@ SEEDS = range(24)
 LIMITS: dict[str, Any] = {"max_tokens": 12, "ignore_eos": True}
 
 
-def test_mixed_calls_of_32_threads_give_their_serial_texts(demo: Generator) -> None:
-    serial = [demo.generate(PROMPT, seed=seed, **LIMITS).text for seed in SEEDS]
-    threads = threading.active_count()
+def mixed_load(demo: Generator, serial: list[str], count: int) -> None:
+    """`count` calls of every kind from each of 32 threads; each text must be the serial one."""
 
     def call(draw: random.Random) -> None:
         seed = draw.choice(SEEDS)
@@ -53,14 +53,44 @@ def test_mixed_calls_of_32_threads_give_their_serial_texts(demo: Generator) -> N
 
     def work(number: int) -> None:
         draw = random.Random(number)
-        for _ in range(100):
+        for _ in range(count):
             call(draw)
 
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(work, range(32)))
     assert idle(demo)
     assert demo.stats.kv_bytes == 0
+
+
+def test_mixed_calls_of_32_threads_give_their_serial_texts(demo: Generator) -> None:
+    serial = [demo.generate(PROMPT, seed=seed, **LIMITS).text for seed in SEEDS]
+    threads = threading.active_count()
+    mixed_load(demo, serial, 100)
     assert threading.active_count() == threads
+
+
+def held() -> tuple[int, int, int]:
+    """Open file descriptors, threads of the process (Python's and others), and resident pages."""
+    gc.collect()
+    resident = int(Path("/proc/self/statm").read_text().split()[1])
+    files, threads = (sum(1 for _ in Path("/proc/self", kind).iterdir()) for kind in ("fd", "task"))
+    return files, threads, resident
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="SKIPPED: reads /proc/self (Linux)")
+def test_mixed_calls_again_and_again_hold_no_more(demo: Generator) -> None:
+    serial = [demo.generate(PROMPT, seed=seed, **LIMITS).text for seed in SEEDS]
+    long = repeats(0, 1) == 1
+    sizes = []
+    for _ in range(repeats(3, 20)):
+        mixed_load(demo, serial, 100 if long else 10)
+        sizes.append(held())
+    print(*sizes)
+    assert {files for files, _, _ in sizes} == {sizes[0][0]}
+    assert {threads for _, threads, _ in sizes} == {sizes[0][1]}
+    if long:
+        # The first half warms up: the allocator's arenas of 32 threads fill.
+        assert sizes[-1][2] <= 1.02 * sizes[10][2]
 
 
 def test_a_full_queue_says_when_to_come_again(tiny_file: Path) -> None:
