@@ -131,6 +131,22 @@ def test_cancelling_the_task_cancels_the_answer(
     assert idle(tiny)
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3, 10])
+def test_a_task_cancelled_in_any_turn_of_the_loop_cancels_the_answer(tiny: Generator, turns: int) -> None:
+    async def main() -> None:
+        stream = tiny.astream(PROMPT, **ENDLESS)
+        task = asyncio.ensure_future(stream.result())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await stream.result()).finish_reason == "cancelled"
+
+    run(main())
+    assert idle(tiny)
+
+
 def test_wait_for_cancels_the_answer(tiny: Generator) -> None:
     async def main() -> None:
         with pytest.raises(asyncio.TimeoutError):

@@ -144,8 +144,15 @@ class AsyncStream:
         return shown("AsyncStream", self._raw, closed=self._closed)
 
     async def _event(self, end: float | None = None) -> _phicandle._Event:
-        # Between two chunks the other tasks have their turn, also when the answer is ahead of its reader.
-        await asyncio.sleep(0)
+        try:
+            # Between two chunks the other tasks have their turn, also when the answer is ahead of its reader.
+            await asyncio.sleep(0)
+            return await self._next_event(end)
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    async def _next_event(self, end: float | None) -> _phicandle._Event:
         while True:
             try:
                 event = self._take()
@@ -165,9 +172,6 @@ class AsyncStream:
                     await asyncio.wait_for(self._waker.wait(self._key), max(0.0, left))
             except asyncio.TimeoutError:
                 return event
-            except asyncio.CancelledError:
-                self.cancel()
-                raise
 
     def _take(self) -> _phicandle._Event:
         return self._raw.next(0.0)

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 /// Tokens of prompts in the first pass beside answers, before anything is known.
-const FIRST: usize = 8;
-/// What the prompts in a pass may add to it, as a share of a pass without them: a stream's gap stays well under two steps.
-const SHARE: f64 = 0.7;
+const FIRST: f64 = 4.0;
+/// What each prompt in a pass may add to it, as a share of a pass without them: beside one that enters, a stream's gap stays well
+/// under two steps, and many that wait do not wait for few that write.
+const SHARE: f64 = 0.4;
 /// The weight of the newest measurement.
 const NEWEST: f64 = 0.3;
 /// Most answers that are told apart by their number.
@@ -29,13 +30,13 @@ impl Pace {
         known.rev().find_map(|step| *step)
     }
 
-    /// Tokens of prompts for a pass in which `writers` answers get a token each, at most `most`.
-    pub(super) fn slice(&self, writers: usize, most: usize) -> usize {
-        let slice = match (self.step(writers), self.token) {
-            (Some(step), Some(token)) if token > 0.0 => (SHARE * step / token) as usize,
+    /// Tokens of `readers` prompts together for a pass in which `writers` answers get a token each, at most `most`.
+    pub(super) fn slice(&self, writers: usize, readers: usize, most: usize) -> usize {
+        let each = match (self.step(writers), self.token) {
+            (Some(step), Some(token)) if token > 0.0 => SHARE * step / token,
             _ => FIRST,
         };
-        slice.clamp(1, most.max(1))
+        ((each * readers as f64) as usize).clamp(1, most.max(1))
     }
 
     /// How long a pass of so many answers and tokens of prompts takes, as far as that is known.
@@ -74,19 +75,21 @@ mod tests {
     #[test]
     fn a_slice_adds_less_than_a_step() {
         let mut pace = Pace::default();
-        assert_eq!((pace.slice(1, 512), pace.slice(1, 3), pace.expected(1, 0)), (FIRST, 3, None));
+        assert_eq!((pace.slice(1, 1, 512), pace.slice(1, 1, 3), pace.expected(1, 0)), (4, 3, None));
         pace.note(1, 0, ms(100));
-        assert_eq!(pace.slice(1, 512), FIRST);
+        assert_eq!(pace.slice(1, 1, 512), 4);
         for _ in 0..50 {
-            let slice = pace.slice(1, 512);
+            let slice = pace.slice(1, 1, 512);
             // Ten milliseconds for each token.
             pace.note(1, slice, ms(100 + 10 * slice as u64));
         }
-        assert!((6..=7).contains(&pace.slice(1, 512)), "{}", pace.slice(1, 512));
-        assert!((6..=7).contains(&pace.slice(5, 512)), "more answers take no less");
+        assert!((3..=4).contains(&pace.slice(1, 1, 512)), "{}", pace.slice(1, 1, 512));
+        assert!((3..=4).contains(&pace.slice(5, 1, 512)), "more answers take no less");
+        assert!((55..=60).contains(&pace.slice(1, 15, 512)), "many that wait get more together");
+        assert_eq!(pace.slice(1, 15, 32), 32);
         pace.note(4, 0, ms(200));
-        assert!((13..=14).contains(&pace.slice(4, 512)));
-        assert!((6..=7).contains(&pace.slice(3, 512)));
+        assert!((8..=8).contains(&pace.slice(4, 1, 512)));
+        assert!((3..=4).contains(&pace.slice(3, 1, 512)));
         let expected = pace.expected(1, 100).unwrap();
         assert!((ms(1050)..ms(1150)).contains(&expected), "{expected:?}");
     }
@@ -96,7 +99,7 @@ mod tests {
         let mut pace = Pace::default();
         pace.note(1, 0, ms(100));
         pace.note(1, 8, ms(90));
-        assert_eq!(pace.slice(1, 512), FIRST);
+        assert_eq!(pace.slice(1, 1, 512), 4);
         assert_eq!(pace.expected(0, 8), Some(ms(0)));
     }
 }

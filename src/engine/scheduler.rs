@@ -342,16 +342,12 @@ impl Scheduler {
 
     /// Tokens for each slot that reads: by priority, and evenly among equals.
     fn shares(&self, behind: &[bool], writers: usize, company: bool) -> Vec<usize> {
-        let most = self.limits.run_tokens;
-        let mut left = match (writers, company) {
-            (0, false) => most,
-            (0, true) => most.min(IN_COMPANY),
-            _ => self.pace.slice(writers, most),
-        };
         let mut shares = vec![0; self.slots.len()];
         let slots = self.slots.iter().enumerate().filter(|&(slot, _)| !behind[slot]);
         let readers = slots.filter_map(|(slot, sequence)| Some((slot, sequence.as_ref()?)));
         let mut readers: Vec<_> = readers.filter(|(_, sequence)| !sequence.writes()).collect();
+        let most = if company { IN_COMPANY } else { usize::MAX }.min(self.limits.run_tokens);
+        let mut left = if writers == 0 { most } else { self.pace.slice(writers, readers.len(), most) };
         readers.sort_by_key(|(_, sequence)| (sequence.rank().0, sequence.pending(), sequence.rank()));
         for equals in readers.chunk_by(|(_, one), (_, two)| one.rank().0 == two.rank().0) {
             for (number, (slot, sequence)) in equals.iter().enumerate() {

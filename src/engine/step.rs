@@ -1,6 +1,6 @@
 //! One step of the engine: plan, forward, accept. No thread and no channel, so that it is tested without either.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use super::scheduler::Scheduler;
@@ -9,7 +9,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Factors, Forward, Logits, Run};
 
 /// A pass that ends within this time is not stopped for those who want to leave: all others in it would lose what it computed.
-const SOON: Duration = Duration::from_millis(120);
+/// One that is late by as much is.
+const SOON: Duration = Duration::from_millis(60);
+
+/// How often to look, during a pass, at what has come and who wants to leave.
+const OFTEN: Duration = Duration::from_millis(1);
 
 /// What one step changed.
 #[derive(Default)]
@@ -73,8 +77,17 @@ pub(super) fn step(
     let begun = Instant::now();
     let done = {
         let scheduler = RefCell::new(&mut *scheduler);
-        let is_long = || expected.is_none_or(|expected| expected.saturating_sub(begun.elapsed()) > SOON);
+        let is_long = || {
+            let elapsed = begun.elapsed();
+            expected.is_none_or(|expected| elapsed + SOON < expected || elapsed > expected + SOON)
+        };
+        let looked = Cell::new(begun);
         model.forward(&batch, logits, &|| {
+            // A model asks before each of its operations, which may take microseconds.
+            if looked.get().elapsed() < OFTEN {
+                return false;
+            }
+            looked.set(Instant::now());
             let mut scheduler = scheduler.borrow_mut();
             watch(&mut scheduler) || (scheduler.is_interrupted() && is_long())
         })

@@ -131,8 +131,8 @@ impl InTurn<'_> {
 
     /// Does `job` on at most `width` threads.
     pub(super) fn run(&mut self, job: &Job<'_>, width: usize) {
-        let lane = self.lane;
-        self.crew().run(job, width, lane);
+        let (lane, caller) = (self.lane, self.caller);
+        self.crew().run(job, width, lane, caller);
     }
 }
 
@@ -162,7 +162,7 @@ impl Crew {
         self.workers.len() + 1
     }
 
-    fn run(&mut self, job: &Job<'_>, width: usize, lane: &Lane) {
+    fn run(&mut self, job: &Job<'_>, width: usize, lane: &Lane, caller: Caller) {
         let width = width.min(self.threads());
         if job.units() == 1 || width == 1 {
             job.run_alone(&mut self.scratch);
@@ -170,6 +170,10 @@ impl Crew {
         }
         let asleep = self.shared.are_asleep(width);
         if (asleep || self.alone >= ALONE_LIMIT) && lane.is_forked() {
+            if !lane.turn.inherit(caller) {
+                job.run_alone(&mut self.scratch);
+                return;
+            }
             let threads = self.threads();
             self.abandon();
             *self = Self::new(threads, &lane.scratch_bytes, std::mem::take(&mut self.scratch));

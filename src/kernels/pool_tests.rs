@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::budget::Budget;
 use super::pool::Pool;
 use super::{DisjointMut, Scratch};
 use crate::ErrorKind;
@@ -299,6 +300,44 @@ mod fork {
             end.wait();
             assert_eq!(answer, Some(true));
         });
+    }
+
+    #[test]
+    fn a_child_of_pools_that_take_turns_does_not_hang() {
+        let budget = Arc::new(Budget::new(2));
+        let pools: Vec<_> = (0..3).map(|_| Pool::within(&budget, 2)).collect();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for pool in &pools[1..] {
+                scope.spawn(|| {
+                    while !done.load(Ordering::SeqCst) {
+                        assert!(counts(pool, 20).iter().all(|&count| count == 1));
+                    }
+                });
+            }
+            for _ in 0..20 {
+                assert!(counts(&pools[0], 20).iter().all(|&count| count == 1));
+                // Whoever has the turn or waits for it now will not be there.
+                let answer = in_child(|| {
+                    pools.iter().all(|pool| (0..20).all(|_| counts(pool, 20).iter().all(|&count| count == 1)))
+                });
+                assert_eq!(answer, Some(true));
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+    }
+
+    #[test]
+    fn a_child_has_a_budget_of_its_own() {
+        let of_parent = Budget::of_process();
+        let answer = in_child(|| {
+            let of_child = Budget::of_process();
+            let pool = Pool::shared(2).unwrap();
+            let right = counts(&pool, 20).iter().all(|&count| count == 1);
+            right && !Arc::ptr_eq(&of_parent, &of_child) && Arc::ptr_eq(&of_child, &Budget::of_process())
+        });
+        assert_eq!(answer, Some(true));
+        assert!(Arc::ptr_eq(&of_parent, &Budget::of_process()));
     }
 
     #[test]

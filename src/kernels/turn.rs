@@ -5,7 +5,7 @@
 //! turn goes to whoever has had the least of it. As long as only one caller comes, taking and giving it is one exchange each.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::worker::Padded;
@@ -91,6 +91,19 @@ impl Turn {
     pub(super) fn forget(&self, caller: Caller) {
         self.leave(caller);
         self.queue().had.remove(&caller);
+    }
+
+    /// Forgets all who wait, after a fork that left them behind; `caller` has the turn. False: the queue was being changed when
+    /// the process forked, and cannot be used again.
+    pub(super) fn inherit(&self, caller: Caller) -> bool {
+        let mut queue = match self.queue.try_lock() {
+            Ok(queue) => queue,
+            Err(TryLockError::Poisoned(queue)) => queue.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        *queue = Queue::default();
+        self.word.store(held(caller), Ordering::Release);
+        true
     }
 
     #[cfg(test)]
