@@ -147,6 +147,24 @@ def test_a_task_cancelled_in_any_turn_of_the_loop_cancels_the_answer(tiny: Gener
     assert idle(tiny)
 
 
+def test_tasks_that_wait_for_one_stream_all_hear_of_its_end(tiny: Generator) -> None:
+    async def main() -> None:
+        for number in range(300):
+            stream = tiny.astream(PROMPT, max_tokens=1 + number % 3, ignore_eos=True, seed=number)
+            tasks = [asyncio.ensure_future(stream.result()) for _ in range(3)]
+            # Some come while the answer is written or has just ended.
+            for _ in range(number % 7):
+                await asyncio.sleep(0)
+            if number % 2:
+                tasks.pop().cancel()
+                stream.cancel()
+            late = asyncio.ensure_future(stream.result())
+            answers = await asyncio.wait_for(asyncio.gather(*tasks, late), 60.0)
+            assert len({answer.text for answer in answers}) == 1
+
+    run(main())
+
+
 def test_wait_for_cancels_the_answer(tiny: Generator) -> None:
     async def main() -> None:
         with pytest.raises(asyncio.TimeoutError):

@@ -34,14 +34,15 @@ class LoopWaker:
         return self._keys
 
     def forget(self, key: int) -> None:
-        """Drops what is kept about a stream that has ended."""
+        """Drops what is kept about a stream that has ended. Others who wait for it look again, and find the end."""
+        self._wake(key)
         self._ready.discard(key)
 
     async def wait(self, key: int) -> None:
         """Returns when the stream `key` may have something to read."""
         loop = asyncio.get_running_loop()
-        self._collect()
-        if key in self._ready:
+        # What has come since the caller looked may wake another who waits, and takes it: the caller must look again too.
+        if key in self._collect() or key in self._ready:
             self._ready.discard(key)
             return
         future: asyncio.Future[None] = loop.create_future()
@@ -104,15 +105,17 @@ class LoopWaker:
         while await loop.sock_recv(self._socket, 64):
             self._collect()
 
-    def _collect(self) -> None:
+    def _collect(self) -> list[int]:
         # Also called without a byte: a key noted before anybody watched must not wait for the next one.
-        for key in self.raw.take_keys():
+        keys = self.raw.take_keys()
+        for key in keys:
             if not self._wake(key):
                 self._ready.add(key)
+        return keys
 
     def _wake(self, key: int) -> bool:
-        futures = self._waiting.get(key, ())
+        # One that is done was woken before, or its task was cancelled: it hears of nothing new.
+        futures = [future for future in self._waiting.get(key, ()) if not future.done()]
         for future in futures:
-            if not future.done():
-                future.set_result(None)
+            future.set_result(None)
         return bool(futures)
