@@ -41,7 +41,7 @@ class LoopWaker:
     async def wait(self, key: int) -> None:
         """Returns when the stream `key` may have something to read."""
         loop = asyncio.get_running_loop()
-        # What has come since the caller looked may wake another who waits, and takes it: the caller must look again too.
+        # What has come since the caller looked may wake another who waits, and takes it: the caller looks again too.
         if key in self._collect() or key in self._ready:
             self._ready.discard(key)
             return
