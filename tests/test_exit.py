@@ -48,7 +48,8 @@ BODIES = {
     "daemon that is joined at exit": "joined.append(daemon(read)); busy()",
     "daemon with an event loop": (
         "async def main():\n    await asyncio.gather(*(generator.agenerate('ice', **endless) for _ in range(3)))\n"
-        "daemon(asyncio.run, main()); busy(3)"
+        # A moment more, so that the last of them is past its call: one in the middle of it would say so.
+        "daemon(asyncio.run, main()); busy(3); time.sleep(0.1)"
     ),
     "stream of a loop that is gone": (
         "async def main():\n    stream = generator.astream('ice', **endless)\n    await stream.__anext__()\n"
