@@ -96,8 +96,10 @@ impl Scheduler {
     /// The beginning of `text` that is known, read as a text of its length is.
     pub(super) fn known(&mut self, text: &[u32]) -> (Factors, Prefix) {
         let factors = self.limits.factors(text.len());
-        let known = self.prefixes.as_mut().map(|prefixes| prefixes.find(factors, text));
-        (factors, known.unwrap_or_default())
+        (
+            factors,
+            self.prefixes.as_mut().map_or_else(Prefix::default, |prefixes| prefixes.find(factors, text)),
+        )
     }
 
     /// Keeps `bytes` as the last block of `text`, whose other blocks are known. False: there is no memory for it, or nothing is
@@ -113,8 +115,8 @@ impl Scheduler {
         model: &dyn Forward,
     ) -> Result<bool> {
         let last = text.len().div_ceil(KV_BLOCK).saturating_sub(1);
-        let known = self.known_blocks(factors, &text[..last * KV_BLOCK]);
         let Some(prefixes) = &mut self.prefixes else { return Ok(false) };
+        let known = prefixes.find(factors, &text[..last * KV_BLOCK]).len / KV_BLOCK;
         while model.blocks() >= self.budget {
             // What was just used is the youngest; all that is left is that, or in use.
             if prefixes.free() <= last || !prefixes.forget_oldest() {
@@ -127,11 +129,6 @@ impl Scheduler {
         let block = model.block_from(bytes)?;
         prefixes.keep(factors, text, |number| (number == last).then(|| Arc::clone(&block)));
         Ok(true)
-    }
-
-    fn known_blocks(&mut self, factors: Factors, text: &[u32]) -> usize {
-        let known = self.prefixes.as_mut().map(|prefixes| prefixes.find(factors, text));
-        known.map_or(0, |known| known.len / KV_BLOCK)
     }
 
     /// Moves waiting sequences into free slots, those of the highest rank first, as long as there is memory for their prompts and
@@ -194,6 +191,15 @@ impl Scheduler {
         }
     }
 
+    /// Lets the last of the sequences wait, unless it is alone. False: there is none that could.
+    fn put_last_back(&mut self, model: &mut dyn Forward) -> bool {
+        let last = self.last_where(|_| true).filter(|_| self.counts().1 > 1);
+        if let Some(last) = last {
+            self.put_back(last, model);
+        }
+        last.is_some()
+    }
+
     /// Whether any sequence in a slot was ended by its caller or the clock.
     pub(super) fn is_interrupted(&self) -> bool {
         self.slots.iter().flatten().any(|sequence| sequence.interrupted().is_some())
@@ -213,9 +219,8 @@ impl Scheduler {
             if self.prefixes.as_mut().is_some_and(PrefixTree::forget_oldest) {
                 continue;
             }
-            match self.last_where(|_| true).filter(|_| self.counts().1 > 1) {
-                Some(last) => self.put_back(last, model),
-                None => return batch,
+            if !self.put_last_back(model) {
+                return batch;
             }
         }
     }
@@ -242,9 +247,7 @@ impl Scheduler {
                 sequence.restart();
             }
         }
-        if let Some(last) = self.last_where(|_| true).filter(|_| self.counts().1 > 1) {
-            self.put_back(last, model);
-        }
+        self.put_last_back(model);
         true
     }
 
@@ -261,12 +264,12 @@ impl Scheduler {
             let ahead = others.filter_map(|(other, leader)| Some((other, leader.as_ref()?)));
             let leader = ahead.filter(|(_, leader)| leader.reads()).find(|(_, leader)| {
                 let order = |sequence: &Sequence| (Reverse(sequence.computed()), sequence.rank());
+                if leader.factors() != sequence.factors() || order(leader) >= order(sequence) {
+                    return false;
+                }
                 let alike = common(leader.text(), sequence.sharable());
                 let until = alike.next_multiple_of(KV_BLOCK).min(leader.text().len());
-                leader.factors() == sequence.factors()
-                    && order(leader) < order(sequence)
-                    && alike >= sequence.computed() + WORTH_WAITING
-                    && leader.computed() < until
+                alike >= sequence.computed() + WORTH_WAITING && leader.computed() < until
             });
             if let Some((leader, _)) = leader {
                 behind[slot] = true;
