@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 
 from . import _phicandle
-from .completion import joined, read
+from .answers import Answers
+from .completion import read
 from .stream import chunk_of, finished, seconds, shown, timed_out
 from .waker import LoopWaker
 
@@ -183,7 +184,7 @@ class AsyncStream:
         return finished(self._raw, self._generator.info.name)
 
 
-class AsyncChoiceStream(AsyncStream):
+class AsyncChoiceStream(Answers, AsyncStream):
     """Several answers to one prompt while they are being written: an `AsyncStream` whose chunks differ in `index`."""
 
     __slots__ = ("_index", "_raws", "_turn")
@@ -195,20 +196,6 @@ class AsyncChoiceStream(AsyncStream):
         self._turn = deque(range(len(raws)))
         for raw in raws[1:]:
             raw.wake(waker.raw, self._key)
-
-    @property
-    def done(self) -> bool:
-        """Whether all the answers have ended."""
-        return all(raw.done() for raw in self._raws)
-
-    def cancel(self) -> None:
-        """Ends all the answers now. What was written stays readable."""
-        for raw in self._raws:
-            raw.cancel()
-
-    def partial(self) -> Completion:
-        """Returns what has been taken of all the answers so far, without waiting."""
-        return joined([read(raw, self._generator.info.name) for raw in self._raws])
 
     def _take(self) -> _phicandle._Event:
         """The next event of any answer; the answers take turns. One that fails takes the others with it."""
@@ -227,6 +214,3 @@ class AsyncChoiceStream(AsyncStream):
 
     def _chunk(self, event: _phicandle._Event) -> Chunk | None:
         return chunk_of(self._raws[self._index], event, self._generator.info.name, self._index)
-
-    def _whole(self) -> Completion:
-        return joined([finished(raw, self._generator.info.name) for raw in self._raws])

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from . import _phicandle
+from .answers import Answers
 from .bundle import Bundle
-from .completion import joined, read
 from .errors import PhicandleError
-from .stream import Stream, chunk_of, finished
+from .stream import Stream, chunk_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .chunk import Chunk
-    from .completion import Completion
     from .loaded import Loaded
 
 
-class ChoiceStream(Stream):
+class ChoiceStream(Answers, Stream):
     """Several answers to one prompt while they are being written: a `Stream` whose chunks differ in `index`."""
 
     __slots__ = ("_bundle", "_raws")
@@ -39,28 +38,11 @@ class ChoiceStream(Stream):
             raise StopIteration
         return chunk
 
-    @property
-    def done(self) -> bool:
-        """Whether all the answers have ended."""
-        return all(raw.done() for raw in self._raws)
-
-    def cancel(self) -> None:
-        """Ends all the answers now. What was written stays readable."""
-        for raw in self._raws:
-            raw.cancel()
-
-    def partial(self) -> Completion:
-        """Returns what has been taken of all the answers so far, without waiting."""
-        return joined([read(raw, self._generator.info.name) for raw in self._raws])
-
     def _read(self, timeout: float | None) -> int:
         news = self._news(timeout)
         if len(self._bundle) == 0:
             return _phicandle.END
         return _phicandle.PENDING if news is None else _phicandle.CHUNK
-
-    def _whole(self) -> Completion:
-        return joined([finished(raw, self._generator.info.name) for raw in self._raws])
 
     def _news(self, timeout: float | None) -> tuple[int, _phicandle._Event] | None:
         """The next event and whose it is. One answer that fails takes the others with it, and so does Ctrl-C."""
