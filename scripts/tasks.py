@@ -509,12 +509,7 @@ def target_bench(*arguments: str) -> int:
     """Compare with other engines: phicandle's release wheel and each of them in an environment of the user's cache."""
     if arguments[:1] == ("--name",):
         return criterion(arguments[1])
-    words = list(arguments)
-    venv = make_venv(".venv-bench", "bench")
-    if "--phicandle" not in words:
-        words += ["--phicandle", str(release_environment(venv))]
-    run([executable(venv, "python"), ROOT / "benches" / "compare.py", "--install", *words], venv=venv)
-    return 0
+    return measure_release("compare.py", arguments)
 
 
 def target_accuracy(*arguments: str) -> int:
@@ -526,11 +521,16 @@ def target_accuracy(*arguments: str) -> int:
 
 def target_concurrency(*arguments: str) -> int:
     """Measure how the release wheel serves many at once, and write docs/concurrency.md."""
+    return measure_release("concurrency", arguments)
+
+
+def measure_release(name: str, arguments: Sequence[str]) -> int:
+    """Run a benchmark of `benches/` with the release wheel, which is built unless the arguments name another Python."""
     words = list(arguments)
     venv = make_venv(".venv-bench", "bench")
     if "--phicandle" not in words:
         words += ["--phicandle", str(release_environment(venv))]
-    run([executable(venv, "python"), ROOT / "benches" / "concurrency", "--install", *words], venv=venv)
+    run([executable(venv, "python"), ROOT / "benches" / name, "--install", *words], venv=venv)
     return 0
 
 
