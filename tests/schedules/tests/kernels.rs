@@ -47,7 +47,7 @@ fn a_panic_is_told_and_the_pool_goes_on() {
 
 #[test]
 fn a_stopped_operation_has_ended() {
-    both("a pool, a stop", Bound::Interruptions(3), pool_models::a_stopped_operation_has_ended);
+    both("a pool, a stop", Bound::Interruptions(2), pool_models::a_stopped_operation_has_ended);
 }
 
 #[test]
