@@ -90,7 +90,7 @@ pub trait Forward: Send {
     fn cache(&mut self) -> Option<&mut dyn BlockCache>;
 }
 
-/// The keys and values of a [`Forward`] in blocks of [`KV_BLOCK`] positions, which sequences that begin alike share.
+/// The keys and values of a [`Forward`] in blocks of 64 positions, which sequences that begin alike share.
 pub trait BlockCache {
     /// Block `number` of what `slot` holds with `factors`, for other sequences that begin with the same tokens; `None` when it
     /// is not there.
