@@ -3,6 +3,7 @@
 use std::cell::UnsafeCell;
 use std::sync::Arc;
 
+use super::halt::Stop;
 use super::pool::Job;
 use super::scratch::Scratch;
 use super::turn::{Caller, Turn};
@@ -129,10 +130,10 @@ impl InTurn<'_> {
         unsafe { &mut *self.lane.crew.get() }
     }
 
-    /// Does `job` on at most `width` threads.
-    pub(super) fn run(&mut self, job: &Job<'_>, width: usize) {
+    /// Does `job` on at most `width` threads, to its end or until `stop` says so: false.
+    pub(super) fn run(&mut self, job: &Job<'_>, width: usize, stop: &Stop<'_>) -> bool {
         let (lane, caller) = (self.lane, self.caller);
-        self.crew().run(job, width, lane, caller);
+        self.crew().run(job, width, stop, lane, caller)
     }
 }
 
@@ -162,29 +163,28 @@ impl Crew {
         self.workers.len() + 1
     }
 
-    fn run(&mut self, job: &Job<'_>, width: usize, lane: &Lane, caller: Caller) {
+    fn run(&mut self, job: &Job<'_>, width: usize, stop: &Stop<'_>, lane: &Lane, caller: Caller) -> bool {
         let width = width.min(self.threads());
         if job.units() == 1 || width == 1 {
-            job.run_alone(&mut self.scratch);
-            return;
+            return job.take_part(&mut self.scratch, stop);
         }
         let asleep = self.shared.are_asleep(width);
         if (asleep || self.alone >= ALONE_LIMIT) && lane.is_forked() {
             if !lane.turn.inherit(caller) {
-                job.run_alone(&mut self.scratch);
-                return;
+                return job.take_part(&mut self.scratch, stop);
             }
             let threads = self.threads();
             self.abandon();
             *self = Self::new(threads, &lane.scratch_bytes, std::mem::take(&mut self.scratch));
             lane.process.store(std::process::id(), Ordering::Relaxed);
         }
-        {
+        let whole = {
             let _open = self.shared.open(job, width, lane);
             self.shared.wake(&self.workers, width, job.units() - 1);
-            job.take_part(&mut self.scratch);
-        }
+            job.take_part(&mut self.scratch, stop)
+        };
         self.alone = if job.was_helped() { 0 } else { self.alone % ALONE_LIMIT + 1 };
+        whole
     }
 
     fn resize(&mut self, threads: usize, scratch_bytes: &Arc<AtomicUsize>) -> usize {

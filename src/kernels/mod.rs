@@ -15,6 +15,7 @@ mod compute;
 mod cpus;
 mod disjoint;
 mod exp;
+mod halt;
 mod isa;
 mod lane;
 mod limits;
@@ -33,6 +34,7 @@ mod turn;
 mod worker;
 
 pub(crate) use attention::{AttentionPlan, Heads, KV_BLOCK, KvCache, KvShape, Rows, Run, Spare};
+pub(crate) use halt::{Halt, Stop};
 pub(crate) use matmul::{
     Activations, Copied, Forms, Gelu, Matrix, Memory, Norm, Picked, RowSource, Then, family, is_weight,
 };

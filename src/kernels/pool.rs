@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
 use super::budget::{Budget, Place};
+use super::halt::{Halt, Stop};
 use super::scratch::Scratch;
 use super::worker::Padded;
 use crate::error::{Error, Result};
@@ -103,28 +104,41 @@ impl Pool {
     /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) with the text of the panic when a unit panicked; units not yet
     /// begun are left out then.
     pub fn for_each(&self, units: usize, work: &Work<'_>) -> Result<()> {
+        match self.for_each_until(units, work, &|| false) {
+            Ok(()) | Err(Halt::Stopped) => Ok(()),
+            Err(Halt::Failed(error)) => Err(error),
+        }
+    }
+
+    /// The same, but `stop` is asked before each unit that the caller's own thread takes, so it is heard in the middle of an
+    /// operation: units not yet begun are left out then.
+    ///
+    /// # Errors
+    /// As [`Pool::for_each`], and when `stop` says so.
+    pub(crate) fn for_each_until(&self, units: usize, work: &Work<'_>, stop: &Stop<'_>) -> Result<(), Halt> {
         if units == 0 {
             return Ok(());
         }
         #[cfg(test)]
         let work = &with_fault(units, work);
         let job = Job::new(units, work);
-        if INSIDE.with(Cell::get) {
-            job.run_alone(&mut Scratch::default());
+        let whole = if INSIDE.with(Cell::get) {
+            job.take_part(&mut Scratch::default(), stop)
         } else {
             match self.place.lane.enter(self.place.caller) {
                 Some(mut turn) => {
                     let _inside = Inside::enter();
                     let claim = self.place.claim(units);
-                    turn.run(&job, claim.threads);
+                    turn.run(&job, claim.threads, stop)
                 }
                 None => {
                     let _inside = Inside::enter();
-                    job.run_alone(&mut Scratch::default());
+                    job.take_part(&mut Scratch::default(), stop)
                 }
             }
-        }
-        job.outcome()
+        };
+        job.outcome()?;
+        if whole { Ok(()) } else { Err(Halt::Stopped) }
     }
 
     /// Says that the next operation is not near. Between two operations the turn is kept for a pool, unless another one has
@@ -183,19 +197,26 @@ impl<'a> Job<'a> {
         self.helped.load(Ordering::Relaxed)
     }
 
-    /// Does units for as long as there are any, as one of several threads.
-    pub(super) fn take_part(&self, scratch: &mut Scratch) {
-        let units = || loop {
-            let unit = self.next.fetch_add(1, Ordering::Relaxed);
-            if unit >= self.units {
-                break;
+    /// Does units for as long as there are any, alone in their order. Once `stop` says so nobody begins another: false.
+    pub(super) fn take_part(&self, scratch: &mut Scratch, stop: &Stop<'_>) -> bool {
+        let units = || {
+            while !stop() {
+                let unit = self.next.fetch_add(1, Ordering::Relaxed);
+                if unit >= self.units {
+                    return true;
+                }
+                (self.work)(unit, scratch);
             }
-            (self.work)(unit, scratch);
+            false
         };
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(units)) {
-            self.next.store(self.units, Ordering::Relaxed);
+        let whole = catch_unwind(AssertUnwindSafe(units)).unwrap_or_else(|panic| {
             self.fail(panic.as_ref());
+            false
+        });
+        if !whole {
+            self.next.store(self.units, Ordering::Relaxed);
         }
+        whole
     }
 
     /// The same, as a worker.
@@ -204,15 +225,7 @@ impl<'a> Job<'a> {
         if !self.helped.load(Ordering::Relaxed) {
             self.helped.store(true, Ordering::Relaxed);
         }
-        self.take_part(scratch);
-    }
-
-    /// Does all units, in order.
-    pub(super) fn run_alone(&self, scratch: &mut Scratch) {
-        let units = || (0..self.units).for_each(|unit| (self.work)(unit, scratch));
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(units)) {
-            self.fail(panic.as_ref());
-        }
+        self.take_part(scratch, &|| false);
     }
 
     #[cold]

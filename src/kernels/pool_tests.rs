@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -8,7 +9,7 @@ use proptest::prelude::*;
 
 use super::budget::Budget;
 use super::pool::Pool;
-use super::{DisjointMut, Scratch};
+use super::{DisjointMut, Halt, Scratch};
 use crate::ErrorKind;
 
 /// How often each unit ran.
@@ -119,6 +120,29 @@ fn sleeping_workers_are_woken() {
             together.wait();
         })
         .unwrap();
+    }
+}
+
+#[test]
+fn an_operation_stops_between_two_units_of_its_caller() {
+    for threads in [1, 2, 3] {
+        let pool = Pool::new(threads).unwrap();
+        for after in [0, 1, 5] {
+            let (asked, done) = (Cell::new(0), AtomicUsize::new(0));
+            let stop = || asked.replace(asked.get() + 1) == after;
+            let work = |_: usize, _: &mut Scratch| {
+                done.fetch_add(1, Ordering::SeqCst);
+                // The caller gets as far as its stop before the others have done everything.
+                thread::sleep(Duration::from_millis(1));
+            };
+            let halt = pool.for_each_until(10_000, &work, &stop).unwrap_err();
+            assert!(matches!(halt, Halt::Stopped), "{halt:?}");
+            let done = done.into_inner();
+            assert_eq!(asked.get(), after + 1);
+            assert!(done >= after && done < 10_000, "{done} units");
+            assert!(threads > 1 || done == after);
+        }
+        assert!(counts(&pool, 100).iter().all(|&count| count == 1), "the next one is whole");
     }
 }
 

@@ -4,6 +4,7 @@
 //! in which a sequence comes, and the company that it has in each pass. All its rows of logits are compared, bit for bit,
 //! with those of the same sequence alone, token by token, in plain Rust on one thread.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use phicandle::gguf::{GgmlType, GgufFile, ModelPlan};
@@ -197,4 +198,53 @@ fn logits_are_the_same_bits_in_every_cell() {
     println!("8-bit keys and values: {count} cells");
     total += count;
     println!("determinism matrix: {total} cells, bit for bit");
+}
+
+#[test]
+fn a_pass_stopped_anywhere_leaves_nothing_behind() {
+    const HALF: usize = LENGTH / 2;
+    let mut stopped = 0;
+    for (name, shape) in models() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Arc::new(GgufFile::open(&shape.write(folder.path())).unwrap());
+        let tokens = Numbers(1).tokens(LENGTH);
+        let isa = *CpuInfo::detect().unwrap().tiers.last().unwrap();
+        let setting = Setting { isa, threads: 2, memory: MemoryMode::Repack, kv_dtype: KvDtype::F16 };
+        let mut model = load(&file, setting);
+        let mut logits = Logits::default();
+        // The second half of the sequence, stopped at a question; the bits of its last row otherwise.
+        let mut second = |questions: usize| {
+            let asked = Cell::new(0);
+            for range in [0..HALF, HALF..LENGTH] {
+                let (start, logits_from) = (range.start, range.len() - 1);
+                let run = Run {
+                    slot: 0,
+                    factors: Factors::Short,
+                    start,
+                    tokens: tokens[range].to_vec(),
+                    logits_from,
+                };
+                let stop = || start > 0 && asked.replace(asked.get() + 1) == questions;
+                if !model.forward(&Batch { runs: vec![run] }, &mut logits, &stop).unwrap() {
+                    assert_eq!(asked.get(), questions + 1, "{name}: nothing is asked after a stop");
+                    return None;
+                }
+            }
+            logits.rows_mut().next().map(|row| row.iter().map(|value| value.to_bits()).collect::<Vec<_>>())
+        };
+        let expected = second(usize::MAX).unwrap();
+        for questions in 0.. {
+            let whole = second(questions).is_some();
+            assert!(
+                second(usize::MAX).unwrap() == expected,
+                "{name}: other bits after a stop at question {questions}"
+            );
+            if whole {
+                break;
+            }
+            stopped += 1;
+        }
+    }
+    assert!(stopped > 100, "{stopped}");
+    println!("{stopped} passes were stopped");
 }

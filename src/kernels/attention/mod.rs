@@ -24,8 +24,8 @@ pub(crate) use spare::Spare;
 use tile::{Context, DIRECT, TILE, Tile};
 
 use super::rope::Rotation;
-use super::simd::{Tier, dispatch};
-use super::{DisjointMut, Pool};
+use super::simd::dispatch;
+use super::{Compute, DisjointMut, Halt, Scratch, Stop};
 use crate::error::{Error, Result};
 
 /// Rows of one head that make an append worth a unit of work.
@@ -144,11 +144,10 @@ impl AttentionPlan {
     /// rows of the batch in their order.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) when the parts do not agree, or as [`Pool::for_each`].
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) when the parts do not agree, or as [`Pool::for_each`](super::Pool::for_each).
     pub(crate) fn append(
         &self,
-        pool: &Pool,
-        tier: Tier,
+        compute: &Compute,
         layer: usize,
         rows: Rows<'_>,
         rotation: &Rotation,
@@ -161,6 +160,7 @@ impl AttentionPlan {
             let range = run.position / BLOCK..(run.position + run.rows).div_ceil(BLOCK);
             blocks.extend(cache.blocks_mut(range)?.map(|block| DisjointMut::new(block.bytes_mut())));
         }
+        let Compute { pool, tier } = compute;
         pool.for_each(self.pieces.len(), &|unit, scratch| {
             let piece = self.pieces[unit];
             for head in piece.head..piece.head + piece.heads {
@@ -168,7 +168,7 @@ impl AttentionPlan {
                 // their own, and the pieces of a run differ in one or the other.
                 let to = unsafe { blocks[piece.block].slice(shape.head(layer, head)) };
                 let heads = &self.heads;
-                dispatch(tier, Append { shape: &shape, heads, rows, rotation, piece, head, to, scratch });
+                dispatch(*tier, Append { shape: &shape, heads, rows, rotation, piece, head, to, scratch });
             }
         })
     }
@@ -176,34 +176,36 @@ impl AttentionPlan {
     /// Attends with the queries, after [`AttentionPlan::append`]: `out` has `n_head * head_dim` numbers for each row.
     ///
     /// # Errors
-    /// As [`AttentionPlan::append`].
+    /// As [`AttentionPlan::append`], and when `stop` says so.
     #[expect(clippy::too_many_arguments, reason = "what it works on, what it reads and what it writes")]
     pub(crate) fn attend(
         &self,
-        pool: &Pool,
-        tier: Tier,
+        compute: &Compute,
         layer: usize,
         rows: Rows<'_>,
         rotation: &Rotation,
         caches: &[&mut KvCache],
         out: &mut [f32],
-    ) -> Result<()> {
+        stop: &Stop<'_>,
+    ) -> Result<(), Halt> {
         self.check(layer, rows, rotation, caches)?;
         let width = self.heads.n_head * self.heads.head_dim;
         if out.len() < self.rows * width {
-            return Err(Error::internal("The results of attention have no room."));
+            return Err(Error::internal("The results of attention have no room.").into());
         }
         let out = DisjointMut::new(out);
-        pool.for_each(self.tiles.len(), &|unit, scratch| {
+        let Compute { pool, tier } = compute;
+        let work = |unit: usize, scratch: &mut Scratch| {
             let tile = &self.tiles[unit];
-            let context =
-                Context { tier, heads: &self.heads, layer, cache: &*caches[tile.run], rows, rotation };
+            let cache = &*caches[tile.run];
+            let context = Context { tier: *tier, heads: &self.heads, layer, cache, rows, rotation };
             tile.run(&context, scratch, &mut |row, head| {
                 let start = row * width + head * self.heads.head_dim;
                 // SAFETY: no two tiles have a head of a row in common, and a tile asks for each once.
                 unsafe { out.slice(start..start + self.heads.head_dim) }
             });
-        })
+        };
+        pool.for_each_until(self.tiles.len(), &work, stop)
     }
 
     /// Bytes of scratch that a thread needs at most, whatever the batch.

@@ -8,7 +8,9 @@ use half::f16;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::super::Pool;
 use super::super::rope::{Factors, Pairs, Rope, Stretch};
+use super::super::simd::Tier;
 use super::*;
 
 /// A sequence of one layer: what the projections left for each position.
@@ -31,19 +33,17 @@ const PLAIN: How = How { tier: Tier::SCALAR, threads: 1, pieces: &[usize::MAX] }
 
 impl AttentionPlan {
     /// Appends and attends, as one layer of a pass does.
-    #[expect(clippy::too_many_arguments, reason = "those of both")]
     fn forward(
         &self,
-        pool: &Pool,
-        tier: Tier,
+        compute: &Compute,
         layer: usize,
         rows: Rows<'_>,
         rotation: &Rotation,
         caches: &mut [&mut KvCache],
         out: &mut [f32],
-    ) -> Result<()> {
-        self.append(pool, tier, layer, rows, rotation, caches)?;
-        self.attend(pool, tier, layer, rows, rotation, caches, out)
+    ) -> Result<(), Halt> {
+        self.append(compute, layer, rows, rotation, caches)?;
+        self.attend(compute, layer, rows, rotation, caches, out, &|| false)
     }
 }
 
@@ -83,7 +83,7 @@ impl Sequence {
 
     /// The results of all positions, as layer 1 of 2.
     fn attend(&self, how: How, rope: &Rope) -> Vec<f32> {
-        let pool = Pool::new(how.threads).unwrap();
+        let compute = Compute { pool: Pool::new(how.threads).unwrap(), tier: how.tier };
         let mut cache = self.cache();
         let width = self.heads.n_head * self.heads.head_dim;
         let mut out = vec![f32::NAN; self.len() * width];
@@ -96,7 +96,7 @@ impl Sequence {
             rope.add(&mut rotation, at..at + rows, Factors::Short);
             cache.reserve(at, at + rows).unwrap();
             let to = &mut out[at * width..(at + rows) * width];
-            plan.forward(&pool, how.tier, 1, self.rows(at), &rotation, &mut [&mut cache], to).unwrap();
+            plan.forward(&compute, 1, self.rows(at), &rotation, &mut [&mut cache], to).unwrap();
             at += rows;
             cache.set_len(at);
             if at == self.len() {
@@ -243,7 +243,7 @@ fn sequences_of_a_batch_do_not_touch_each_other() {
         let rope = Rope::new(32, 10_000.0, Pairs::Interleaved, &Stretch::None, None).unwrap();
         for tier in Tier::all() {
             let how = How { tier, ..PLAIN };
-            let pool = Pool::new(2).unwrap();
+            let compute = Compute { pool: Pool::new(2).unwrap(), tier };
             let mut caches: Vec<KvCache> = sequences.iter().map(Sequence::cache).collect();
             let first_rows = [45, 0, 20, 66];
             let (mut data, mut runs) = (vec![0.0; 106 * stride], Vec::new());
@@ -256,7 +256,7 @@ fn sequences_of_a_batch_do_not_touch_each_other() {
                     let plan = AttentionPlan::new(heads, &[run], 2).unwrap();
                     let mut rotation = rope.rotation();
                     rope.add(&mut rotation, 0..before, Factors::Short);
-                    plan.append(&pool, tier, 1, sequences[at].rows(0), &rotation, &mut [cache]).unwrap();
+                    plan.append(&compute, 1, sequences[at].rows(0), &rotation, &mut [cache]).unwrap();
                 }
                 let row = first_rows[at];
                 runs.push(Run { row, rows, position: before });
@@ -270,7 +270,7 @@ fn sequences_of_a_batch_do_not_touch_each_other() {
             let rows = Rows { data: &data, ..sequences[0].rows(0) };
             let mut out = vec![f32::NAN; 106 * width];
             let mut caches: Vec<&mut KvCache> = caches.iter_mut().collect();
-            plan.forward(&pool, tier, 1, rows, &rotation, &mut caches, &mut out).unwrap();
+            plan.forward(&compute, 1, rows, &rotation, &mut caches, &mut out).unwrap();
             for (at, &(before, rows)) in lens.iter().enumerate() {
                 let alone = sequences[at].attend(how, &rope);
                 let row = first_rows[at];
@@ -290,7 +290,7 @@ fn stale_positions_are_not_seen() {
         let long = Sequence::random(heads, dtype, 80, 1);
         let wanted = long.attend(PLAIN, &no_rope());
         for tier in Tier::all() {
-            let pool = Pool::new(1).unwrap();
+            let compute = Compute { pool: Pool::new(1).unwrap(), tier };
             let mut rotation = no_rope().rotation();
             no_rope().add(&mut rotation, 0..80, Factors::Short);
             let mut cache = long.cache();
@@ -300,22 +300,22 @@ fn stale_positions_are_not_seen() {
             let plan =
                 |position, rows| AttentionPlan::new(heads, &[Run { row: 0, rows, position }], 1).unwrap();
             let all = Rows { data: &spoilt, ..long.rows(0) };
-            plan(0, 80).forward(&pool, tier, 1, all, &rotation, &mut [&mut cache], &mut out).unwrap();
+            plan(0, 80).forward(&compute, 1, all, &rotation, &mut [&mut cache], &mut out).unwrap();
             assert!(out.iter().all(|x| x.is_nan()), "faults are passed on");
             cache.truncate(0);
             cache.reserve(0, 80).unwrap();
             for (from, rows) in [(0, 70), (70, 1), (71, 9)] {
                 let to = &mut out[from * 64..(from + rows) * 64];
                 let plan = plan(from, rows);
-                plan.forward(&pool, tier, 1, long.rows(from), &rotation, &mut [&mut cache], to).unwrap();
+                plan.forward(&compute, 1, long.rows(from), &rotation, &mut [&mut cache], to).unwrap();
             }
             assert_eq!(bits(&out), bits(&wanted), "{dtype:?}");
             // In memory that is kept, as after rejected guesses.
             let at = Rows { data: &spoilt, ..long.rows(0) };
-            plan(60, 20).append(&pool, tier, 1, at, &rotation, &mut [&mut cache]).unwrap();
+            plan(60, 20).append(&compute, 1, at, &rotation, &mut [&mut cache]).unwrap();
             for at in 60..80 {
                 let to = &mut out[at * 64..(at + 1) * 64];
-                plan(at, 1).forward(&pool, tier, 1, long.rows(at), &rotation, &mut [&mut cache], to).unwrap();
+                plan(at, 1).forward(&compute, 1, long.rows(at), &rotation, &mut [&mut cache], to).unwrap();
             }
             assert_eq!(bits(&out), bits(&wanted), "{dtype:?}");
         }
@@ -360,8 +360,8 @@ fn keys_are_turned_and_kept_with_values() {
                 let mut rotation = rope.rotation();
                 rope.add(&mut rotation, 0..90, Factors::Short);
                 let plan = AttentionPlan::new(heads, &[Run { row: 0, rows: 90, position: 0 }], 2).unwrap();
-                let pool = Pool::new(2).unwrap();
-                plan.append(&pool, tier, 1, sequence.rows(0), &rotation, &mut [&mut cache]).unwrap();
+                let compute = Compute { pool: Pool::new(2).unwrap(), tier };
+                plan.append(&compute, 1, sequence.rows(0), &rotation, &mut [&mut cache]).unwrap();
                 for (at, head) in [(0, 0), (5, 1), (63, 0), (64, 1), (89, 0)] {
                     let rows = sequence.rows(at);
                     let key = &rows.data[rows.k + head * head_dim..][..head_dim];
@@ -408,12 +408,12 @@ fn what_does_not_fit_together_is_refused() {
 
     let sequence = Sequence::random(good, KvDtype::F16, 3, 1);
     let plan = AttentionPlan::new(good, &[run], 1).unwrap();
-    let pool = Pool::new(1).unwrap();
+    let compute = Compute { pool: Pool::new(1).unwrap(), tier: Tier::SCALAR };
     let mut rotation = no_rope().rotation();
     let mut out = vec![0.0; 3 * 128];
     let mut cache = sequence.cache();
     let forward = |layer, rows, rotation: &Rotation, cache: &mut KvCache, out: &mut [f32]| {
-        plan.forward(&pool, Tier::SCALAR, layer, rows, rotation, &mut [cache], out)
+        plan.forward(&compute, layer, rows, rotation, &mut [cache], out)
     };
     let rows = sequence.rows(0);
     assert!(forward(1, rows, &rotation, &mut cache, &mut out).is_err(), "a rotation without rows");
@@ -424,6 +424,6 @@ fn what_does_not_fit_together_is_refused() {
     assert!(forward(1, Rows { v: rows.v + 1, ..rows }, &rotation, &mut cache, &mut out).is_err());
     assert!(forward(1, sequence.rows(1), &rotation, &mut cache, &mut out).is_err(), "a row too few");
     assert!(forward(1, rows, &rotation, &mut cache, &mut out[1..]).is_err());
-    assert!(plan.append(&pool, Tier::SCALAR, 1, rows, &rotation, &mut []).is_err());
+    assert!(plan.append(&compute, 1, rows, &rotation, &mut []).is_err());
     assert!(forward(1, rows, &rotation, &mut cache, &mut out).is_ok());
 }

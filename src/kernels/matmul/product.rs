@@ -6,11 +6,11 @@ use super::acts::Activations;
 use super::format::layout;
 use super::matrix::Matrix;
 use super::strip::{self, GROUPS, Strip, WIDTH};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::gguf::GgmlType;
 use crate::kernels::activation::silu_mul_row;
 use crate::kernels::simd::{Op, Simd, Tier, dispatch};
-use crate::kernels::{Compute, DisjointMut, Scratch, view_mut};
+use crate::kernels::{Compute, DisjointMut, Halt, Scratch, Stop, view_mut};
 
 /// Bytes of weights that a thread takes at a time: enough to hide the taking, few enough to share evenly.
 const UNIT_BYTES: usize = 256 << 10;
@@ -84,14 +84,15 @@ impl Compute {
     /// `[token][rows of the first, rows of the second ...]`.
     ///
     /// # Errors
-    /// Those of the pool.
+    /// Those of [`Pool::for_each_until`].
     pub(crate) fn matmul(
         &self,
         stack: &[&Matrix],
         acts: &Activations,
         then: Then,
         out: &mut [f32],
-    ) -> Result<()> {
+        stop: &Stop<'_>,
+    ) -> Result<(), Halt> {
         let width = stack.iter().map(|matrix| matrix.rows).sum();
         let out = DisjointMut::new(out);
         // Pieces of work: (matrix, first group, end).
@@ -105,33 +106,37 @@ impl Compute {
             })
             .collect();
         let units = parts.iter().map(Part::units).sum();
-        self.pool.for_each(units, &|unit, scratch| {
+        let work = |unit, scratch: &mut Scratch| {
             let Some((part, groups)) = find(&parts, unit) else { return };
             let (matrix, column) = (part.matrix, part.column);
             Strips { matrix, acts, groups, out: &out, width, column, then, scratch }.compute(self.tier);
-        })
+        };
+        self.pool.for_each_until(units, &work, stop)
     }
 
     /// Multiplies gate and up, two matrices alike, with every row of `acts`, adds their biases, and writes `silu(gate) * up` to
     /// `out`: `[token][rows]`.
     ///
     /// # Errors
-    /// `Internal` when they are not alike, and those of the pool.
+    /// `Internal` when they are not alike, and those of [`Pool::for_each_until`].
     pub(crate) fn gated(
         &self,
         [gate, up]: [&Matrix; 2],
         biases: [Option<&[f32]>; 2],
         acts: &Activations,
         out: &mut [f32],
-    ) -> Result<()> {
+        stop: &Stop<'_>,
+    ) -> Result<(), Halt> {
         if gate.rows != up.rows || gate.k != up.k {
-            return Err(Error::internal("The two halves of a feed-forward layer have different sizes."));
+            return Err(
+                Error::internal("The two halves of a feed-forward layer have different sizes.").into()
+            );
         }
         let width = gate.rows;
         let out = DisjointMut::new(out);
         let part =
             Part { matrix: gate, column: 0, groups: (self.unit_groups(gate) / 2).next_multiple_of(GROUPS) };
-        self.pool.for_each(part.units(), &|unit, scratch| {
+        let work = |unit, scratch: &mut Scratch| {
             let (scratch_gate, scratch_up) = (gate.strip_scratch(), up.strip_scratch());
             let results = acts.rows * WIDTH * 4;
             let [panels, tiles] = [0, 1].map(|i| scratch_gate[i].max(scratch_up[i]));
@@ -146,7 +151,8 @@ impl Compute {
                 }
                 dispatch(self.tier, Gate { gates, ups, out: &out, width, first });
             }
-        })
+        };
+        self.pool.for_each_until(part.units(), &work, stop)
     }
 
     /// Groups of 16 rows in a piece of work of `matrix`.

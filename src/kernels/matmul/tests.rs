@@ -92,7 +92,7 @@ fn multiply(compute: &Compute, matrix: &Matrix, values: &[f32], tokens: usize) -
     let forms = Forms::default().with(matrix.family());
     compute.quantise(&Copied { values }, tokens, matrix.k(), forms, &mut acts).unwrap();
     let mut out = vec![f32::NAN; tokens * matrix.rows()];
-    compute.matmul(&[matrix], &acts, Then::Store, &mut out).unwrap();
+    compute.matmul(&[matrix], &acts, Then::Store, &mut out, &|| false).unwrap();
     out
 }
 
@@ -153,7 +153,7 @@ fn outputs_stand_side_by_side_and_add_up() {
     let mut acts = Activations::default();
     compute.quantise(&Copied { values: &values }, 3, k, forms, &mut acts).unwrap();
     let mut out = vec![1.0; 3 * 58];
-    compute.matmul(&stack, &acts, Then::Add, &mut out).unwrap();
+    compute.matmul(&stack, &acts, Then::Add, &mut out, &|| false).unwrap();
     let mut column = 0;
     for matrix in stack {
         let alone = multiply(&compute, matrix, &values, 3);

@@ -1,9 +1,9 @@
 //! Attention of one layer: from the residual stream and back onto it.
 
 use super::room::Room;
-use super::step::{Halt, Step};
+use super::step::Step;
 use super::weights::Layer;
-use crate::kernels::{AttentionPlan, Compute, Copied, Forms, Heads, KvCache, Rows, Then};
+use crate::kernels::{AttentionPlan, Copied, Forms, Halt, Heads, KvCache, Rows, Then};
 
 impl Step<'_> {
     /// Queries, keys and values.
@@ -18,7 +18,7 @@ impl Step<'_> {
         let matrices: Vec<_> = qkv.iter().map(|linear| &linear.matrix).collect();
         let width = matrices.iter().map(|matrix| matrix.rows()).sum();
         room.qkv.resize(rows * width, 0.0);
-        self.compute.matmul(&matrices, &room.embd_acts, Then::Store, &mut room.qkv)?;
+        self.compute.matmul(&matrices, &room.embd_acts, Then::Store, &mut room.qkv, self.stop)?;
         let mut at = 0;
         for linear in qkv {
             linear.add_bias(&mut room.qkv, width, at);
@@ -41,8 +41,7 @@ impl Step<'_> {
         caches: &mut [&mut KvCache],
     ) -> Result<(), Halt> {
         self.check()?;
-        let Compute { pool, tier } = self.compute;
-        Ok(plan.append(pool, *tier, self.number, self.rows(&room.qkv), &room.rotation, caches)?)
+        Ok(plan.append(self.compute, self.number, self.rows(&room.qkv), &room.rotation, caches)?)
     }
 
     /// Each row's mix of the values that it looks back at.
@@ -52,12 +51,11 @@ impl Step<'_> {
         plan: &AttentionPlan,
         caches: &[&mut KvCache],
     ) -> Result<(), Halt> {
-        self.check()?;
-        let Compute { pool, tier } = self.compute;
         let width = self.heads.n_head * self.heads.head_dim;
         let rows = self.rows(&room.qkv);
         room.attention.resize(room.qkv.len() / rows.stride * width, 0.0);
-        Ok(plan.attend(pool, *tier, self.number, rows, &room.rotation, caches, &mut room.attention)?)
+        let Room { rotation, attention, .. } = room;
+        plan.attend(self.compute, self.number, rows, rotation, caches, attention, self.stop)
     }
 
     /// What attention gives, through its output matrix, onto the residual stream.

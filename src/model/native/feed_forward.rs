@@ -1,9 +1,9 @@
 //! The feed-forward block of one layer.
 
 use super::room::Room;
-use super::step::{Halt, Step};
+use super::step::Step;
 use super::weights::{Expert, Feed, Linear, NormWeights};
-use crate::kernels::{Activations, Copied, Gelu, RowSource, Then};
+use crate::kernels::{Activations, Copied, Gelu, Halt, RowSource, Then};
 
 impl Step<'_> {
     /// From what attention gave to what the next layer gets.
@@ -53,8 +53,8 @@ impl Step<'_> {
             [gate.bias.as_deref(), up.bias.as_deref()],
             embd_acts,
             hidden,
+            self.stop,
         )?;
-        self.check()?;
         Ok(self.compute.quantise(&Copied { values: hidden }, rows, width, down.forms(), feed_acts)?)
     }
 
@@ -66,7 +66,7 @@ impl Step<'_> {
         let rows = room.x.len() / k;
         self.compute.quantise(&norm.of(&room.x, self.norms), rows, k, up.forms(), &mut room.embd_acts)?;
         room.hidden.resize(rows * width, 0.0);
-        Ok(self.compute.matmul(&[&up.matrix], &room.embd_acts, Then::Store, &mut room.hidden)?)
+        self.compute.matmul(&[&up.matrix], &room.embd_acts, Then::Store, &mut room.hidden, self.stop)
     }
 
     /// The second half of it: the activation, and back onto the residual stream.

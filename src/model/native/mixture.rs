@@ -1,9 +1,9 @@
 //! Sparse experts in place of the feed-forward block: each token goes through two of them.
 
 use super::room::Room;
-use super::step::{Halt, Step};
+use super::step::Step;
 use super::weights::{Expert, NormWeights};
-use crate::kernels::{Choice, Forms, Matrix, Picked, Then};
+use crate::kernels::{Choice, Forms, Halt, Matrix, Picked, Then};
 
 /// The tokens of one expert.
 #[derive(Default)]
@@ -55,7 +55,7 @@ impl Step<'_> {
         let forms = Forms::default().with(router.family());
         self.compute.quantise(&norm.of(&room.x, self.norms), rows, k, forms, &mut room.embd_acts)?;
         room.scores.resize(rows * router.rows(), 0.0);
-        self.compute.matmul(&[router], &room.embd_acts, Then::Store, &mut room.scores)?;
+        self.compute.matmul(&[router], &room.embd_acts, Then::Store, &mut room.scores, self.stop)?;
         Ok(self.compute.route(&room.scores, router.rows()))
     }
 
@@ -72,7 +72,7 @@ impl Step<'_> {
         let picked = Picked { source: &norm.of(x, self.norms), rows: &share.rows };
         self.swiglu(&picked, rows, expert, [embd_acts, feed_acts], hidden)?;
         out.resize(rows * norm.weight.len(), 0.0);
-        Ok(self.compute.matmul(&[&expert.down.matrix], feed_acts, Then::Store, out)?)
+        self.compute.matmul(&[&expert.down.matrix], feed_acts, Then::Store, out, self.stop)
     }
 }
 

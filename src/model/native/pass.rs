@@ -3,11 +3,13 @@
 
 use super::room::Room;
 use super::slot::{Slot, take_caches};
-use super::step::{Halt, NormSetting, Step};
+use super::step::{NormSetting, Step};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gguf::ModelPlan;
-use crate::kernels::{AttentionPlan, Compute, Heads, KvCache, NormKind, Rope, Run as AttentionRun, Then};
+use crate::kernels::{
+    AttentionPlan, Compute, Halt, Heads, KvCache, NormKind, Rope, Run as AttentionRun, Stop, Then,
+};
 use crate::model::{Batch, Logits, Run};
 
 /// A model, and room for what goes through it.
@@ -44,7 +46,7 @@ impl Pass {
         batch: &Batch,
         slots: &mut [Slot],
         logits: &mut Logits,
-        stop: &dyn Fn() -> bool,
+        stop: &Stop<'_>,
     ) -> Result<bool> {
         logits.reset(self.weights.embedding.rows());
         if batch.runs.is_empty() {
@@ -69,7 +71,7 @@ impl Pass {
         batch: &Batch,
         slots: &mut [Slot],
         logits: &mut Logits,
-        stop: &dyn Fn() -> bool,
+        stop: &Stop<'_>,
     ) -> Result<(), Halt> {
         let mut caches = take_caches(&batch.runs, slots)?;
         let threads = self.compute.threads();
@@ -102,7 +104,7 @@ impl Pass {
             step.finish(&mut self.room)?;
         }
         if !wanted.is_empty() {
-            self.logits(wanted.len(), logits)?;
+            self.logits(wanted.len(), logits, stop)?;
         }
         for (cache, run) in caches.iter_mut().zip(&batch.runs) {
             cache.set_len(run.start + run.tokens.len());
@@ -143,15 +145,15 @@ impl Pass {
     }
 
     /// Logits for the `rows` rows that are left.
-    fn logits(&mut self, rows: usize, logits: &mut Logits) -> Result<()> {
+    fn logits(&mut self, rows: usize, logits: &mut Logits, stop: &Stop<'_>) -> Result<(), Halt> {
         let Self { weights, compute, room, .. } = self;
         let output = &weights.output;
         let norm = weights.output_norm.of(&room.x, self.norms);
         compute.quantise(&norm, rows, output.matrix.k(), output.forms(), &mut room.embd_acts)?;
         let out = logits.push_rows(rows);
-        compute.matmul(&[&output.matrix], &room.embd_acts, Then::Store, out)?;
+        compute.matmul(&[&output.matrix], &room.embd_acts, Then::Store, out, stop)?;
         output.add_bias(out, output.matrix.rows(), 0);
-        check_logits(out)
+        Ok(check_logits(out)?)
     }
 }
 

@@ -1,21 +1,7 @@
-//! One layer of a pass, and what ends it early.
+//! One layer of a pass.
 
 use super::weights::{Layer, Linear, NormWeights};
-use crate::error::Error;
-use crate::kernels::{Activations, Compute, Forms, Heads, Norm, NormKind, Then};
-
-/// What ends a pass early.
-pub(super) enum Halt {
-    /// It was asked to stop.
-    Stopped,
-    Failed(Error),
-}
-
-impl From<Error> for Halt {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
+use crate::kernels::{Activations, Compute, Forms, Halt, Heads, Norm, NormKind, Stop, Then};
 
 impl Linear {
     pub(super) fn forms(&self) -> Forms {
@@ -53,7 +39,7 @@ pub(super) struct Step<'a> {
     pub(super) norms: NormSetting,
     pub(super) layer: &'a Layer,
     pub(super) number: usize,
-    pub(super) stop: &'a dyn Fn() -> bool,
+    pub(super) stop: &'a Stop<'a>,
 }
 
 impl Step<'_> {
@@ -64,8 +50,7 @@ impl Step<'_> {
 
     /// A product and its bias, onto `x`.
     pub(super) fn add(&self, linear: &Linear, acts: &Activations, x: &mut [f32]) -> Result<(), Halt> {
-        self.check()?;
-        self.compute.matmul(&[&linear.matrix], acts, Then::Add, x)?;
+        self.compute.matmul(&[&linear.matrix], acts, Then::Add, x, self.stop)?;
         linear.add_bias(x, linear.matrix.rows(), 0);
         Ok(())
     }

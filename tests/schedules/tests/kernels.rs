@@ -46,6 +46,11 @@ fn a_panic_is_told_and_the_pool_goes_on() {
 }
 
 #[test]
+fn a_stopped_operation_has_ended() {
+    both("a pool, a stop", Bound::Interruptions(2), pool_models::a_stopped_operation_has_ended);
+}
+
+#[test]
 fn two_pools_share_a_worker() {
     both("two pools, one worker", Bound::Interruptions(2), pool_models::two_pools_share_a_worker);
 }

@@ -28,7 +28,7 @@ fn fastest(
     rounds: usize,
 ) -> f64 {
     let mut random = StdRng::seed_from_u64(5);
-    let pool = Pool::new(1).unwrap();
+    let compute = Compute { pool: Pool::new(1).unwrap(), tier };
     let stride = (heads.n_head + 2 * heads.n_kv_head) * heads.head_dim;
     let end = runs.iter().map(|run| run.0 + run.1).max().unwrap();
     let mut random_rows =
@@ -49,7 +49,7 @@ fn fastest(
     for cache in &mut caches {
         cache.reserve(0, end).unwrap();
         for layer in 0..layers {
-            all.append(&pool, tier, layer, view(&history), &rotation, &mut [cache]).unwrap();
+            all.append(&compute, layer, view(&history), &rotation, &mut [cache]).unwrap();
         }
     }
     let mut row = 0;
@@ -65,13 +65,13 @@ fn fastest(
     for _ in 0..rounds {
         for layer in 0..layers {
             let start = Instant::now();
-            plan.attend(&pool, tier, layer, view(&batch), &rotation, &caches, &mut out).unwrap();
+            plan.attend(&compute, layer, view(&batch), &rotation, &caches, &mut out, &|| false).unwrap();
             best = best.min(start.elapsed().as_secs_f64());
             black_box(&out);
         }
     }
     let start = Instant::now();
-    plan.append(&pool, tier, 0, view(&batch), &rotation, &mut caches).unwrap();
+    plan.append(&compute, 0, view(&batch), &rotation, &mut caches).unwrap();
     let append = start.elapsed().as_secs_f64();
     print!("append {:8.1} us  ", append * 1e6);
     best

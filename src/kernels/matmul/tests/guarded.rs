@@ -76,7 +76,7 @@ fn nothing_is_read_or_written_past_an_end() {
                         compute.quantise(&source, tokens, k, forms, &mut acts).unwrap();
                         let mut out = Guarded::new(tokens * rows * 4);
                         let out = view_mut::<f32>(out.bytes_mut());
-                        compute.matmul(&[matrix], &acts, Then::Store, out).unwrap();
+                        compute.matmul(&[matrix], &acts, Then::Store, out, &|| false).unwrap();
                         let same = wanted.iter().zip(&*out).all(|(w, f)| w.to_bits() == f.to_bits());
                         assert!(same, "{kind} {rows}x{k}, {tokens} tokens on {tier:?}");
                         products += 1;

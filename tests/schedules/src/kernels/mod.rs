@@ -2,6 +2,8 @@
 
 #[path = "../../../../src/kernels/budget.rs"]
 mod budget;
+#[path = "../../../../src/kernels/halt.rs"]
+mod halt;
 #[path = "../../../../src/kernels/lane.rs"]
 mod lane;
 #[path = "../../../../src/kernels/pool.rs"]

@@ -1,11 +1,13 @@
 //! Operations of pools, with everything that may happen to their threads.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
 use loom::thread;
 
 use super::budget::Budget;
+use super::halt::Halt;
 use super::pool::Pool;
 
 /// A number for each unit, which loom sees when two threads touch it unordered.
@@ -63,6 +65,21 @@ pub fn a_panic_is_told_and_the_pool_goes_on() {
         }
     });
     assert!(failed.unwrap_err().message().contains("one"));
+    work(&pool, 1);
+}
+
+/// The caller stops before its first unit or its second, if there is one for it; what the worker has begun is seen, and the next operation is whole.
+pub fn a_stopped_operation_has_ended() {
+    let pool = Pool::new(2).unwrap();
+    for after in [0, 1] {
+        let (cells, asked) = (Cells::new(3), Cell::new(0));
+        let stop = || asked.replace(asked.get() + 1) == after;
+        let halt = pool.for_each_until(3, &|unit, _| cells.add(unit), &stop);
+        // A worker that was quicker leaves nothing to ask for.
+        assert_eq!(matches!(halt, Err(Halt::Stopped)), asked.get() > after);
+        let is_whole = cells.are(1);
+        assert!(is_whole || halt.is_err());
+    }
     work(&pool, 1);
 }
 
