@@ -95,14 +95,14 @@ def pick(
     return tuple(name for name in known if name in found)
 
 
-def limits(session: Any, model: Path) -> list[dict[str, Any]]:
+def limits(run: Any, model: Path) -> list[dict[str, Any]]:
     """The machine's limits, as `phicandle bench` measures them; none when that does not work."""
-    from comparison.session import RunnerError, say
+    from comparison.engines import RunnerError, say
 
     try:
-        runner = session.start(points.PHICANDLE)
+        runner = run.start(points.PHICANDLE)
         try:
-            found: list[dict[str, Any]] = runner.ask("limits", model=str(model), threads=session.threads)[
+            found: list[dict[str, Any]] = runner.ask("limits", model=str(model), threads=run.threads)[
                 "limits"
             ]
         finally:
@@ -117,12 +117,12 @@ def measure(chosen: argparse.Namespace) -> record.Record:
     """The whole comparison."""
     # Not needed for looking at a record: NumPy is behind one of them.
     from comparison import models
-    from comparison.session import Session, say
+    from comparison.engines import Comparison, say
     from phi3_shape import cache
 
     where = cache()
     started = datetime.now(timezone.utc)
-    session = Session(
+    run = Comparison(
         cache=where,
         phicandle=(chosen.phicandle or Path(sys.executable)).absolute(),
         threads=chosen.threads or machine.threads(),
@@ -140,24 +140,24 @@ def measure(chosen: argparse.Namespace) -> record.Record:
     found_limits = []
     for name, path in files.items():
         models.warm(path)
-        found_limits += limits(session, path) if points.PHICANDLE in chosen.engines else []
-        session.run([measure for measure in wanted if measure.model == name], path)
+        found_limits += limits(run, path) if points.PHICANDLE in chosen.engines else []
+        run.run([measure for measure in wanted if measure.model == name], path)
     sizes = models.phi_sizes(chosen.layers)
     return record.Record({
         "format": record.FORMAT,
         "date": started.strftime("%Y-%m-%d %H:%M UTC"),
         "minutes": round((datetime.now(timezone.utc) - started).total_seconds() / 60, 1),
         "machine": machine.facts(),
-        "threads": session.threads,
-        "rounds": session.rounds,
+        "threads": run.threads,
+        "rounds": run.rounds,
         "busy": busy,
         "steal": clock.steal(),
-        "engines": session.versions,
+        "engines": run.versions,
         "models": {name: models.facts(path) for name, path in files.items()},
         "limits": found_limits,
         "work": {m.name: points.work(m, sizes) for m in wanted if m.model == points.PHI},
-        "samples": session.samples,
-        "missing": session.missing,
+        "samples": run.samples,
+        "missing": run.missing,
     })  # fmt: skip
 
 

@@ -236,6 +236,46 @@ def test_two_tasks_can_wait_for_one_stream(tiny: Generator) -> None:
     run(main())
 
 
+class CountingWakes(asyncio.SelectorEventLoop):
+    """A loop that counts how often a socket that it watches has something to read."""
+
+    wakes = 0
+
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+        def counted() -> None:
+            self.wakes += 1
+            callback(*args)
+
+        super().add_reader(fd, counted)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_whole_answer_wakes_its_loop_for_the_end_alone(tiny: Generator, n: int) -> None:
+    async def main() -> None:
+        whole = await tiny.agenerate(PROMPT, n=n, seed=1, max_tokens=100, ignore_eos=True)
+        assert [len(choice.token_ids) for choice in whole.choices] == [100] * n
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, CountingWakes)
+        # Each answer's end, and a chunk that came before the first look.
+        assert loop.wakes <= n + 1
+
+    run(main(), CountingWakes)
+
+
+def test_who_iterates_hears_of_chunks_although_another_waits_for_the_whole(tiny: Generator) -> None:
+    async def main() -> None:
+        stream = tiny.astream(PROMPT, **ENDLESS)
+        whole = asyncio.ensure_future(stream.result())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        for _ in range(3):
+            await asyncio.wait_for(stream.__anext__(), 10)
+        stream.cancel()
+        assert (await whole).finish_reason == "cancelled"
+
+    run(main())
+
+
 def test_two_loops_in_two_threads(tiny: Generator) -> None:
     expected = tiny.generate(PROMPT, seed=6, max_tokens=40).text
     answers: list[str] = []

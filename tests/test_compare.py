@@ -15,7 +15,7 @@ import numpy as np
 import phi3_shape
 import pytest
 import reference.reader as gguf
-from comparison import machine, peers, points, record, session, tables
+from comparison import engines, machine, peers, points, record, tables
 from comparison.points import BY_NAME, LLAMA, PHICANDLE, POINTS
 
 from phicandle import Generator
@@ -171,22 +171,22 @@ serve({"load": load, "prefill": prefill, "verify": verify})
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> session.Session:
-    """A session whose llama.cpp is a few lines of Python."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> engines.Comparison:
+    """A comparison whose llama.cpp is a few lines of Python."""
     (tmp_path / "wire.py").write_text((peers.RUNNERS / "wire.py").read_text())
     (tmp_path / "fake.py").write_text(FAKE)
-    monkeypatch.setattr(session, "RUNNERS", tmp_path)
-    monkeypatch.setattr(session, "STEAL", 1.0)
-    monkeypatch.setitem(session._SCRIPTS, LLAMA, "fake.py")
-    monkeypatch.setattr(session, "interpreter", lambda _: Path(sys.executable))
-    return session.Session(tmp_path, Path(sys.executable), threads=2, rounds=2, engines=(LLAMA,))
+    monkeypatch.setattr(engines, "RUNNERS", tmp_path)
+    monkeypatch.setattr(engines, "STEAL", 1.0)
+    monkeypatch.setitem(engines._SCRIPTS, LLAMA, "fake.py")
+    monkeypatch.setattr(engines, "interpreter", lambda _: Path(sys.executable))
+    return engines.Comparison(tmp_path, Path(sys.executable), threads=2, rounds=2, engines=(LLAMA,))
 
 
 def prefill(tokens: int) -> points.Measure:
     return points.Measure("prefill-512", points.PHI, "prefill", {"tokens": tokens})
 
 
-def test_all_configurations_first_then_those_near_the_best(run: session.Session) -> None:
+def test_all_configurations_first_then_those_near_the_best(run: engines.Comparison) -> None:
     run.run([prefill(512), BY_NAME["verify-5"]], Path("model"))
     assert run.missing == []
     assert run.versions == {LLAMA: {"version": "1.0", "system": "x"}}
@@ -208,14 +208,14 @@ def test_all_configurations_first_then_those_near_the_best(run: session.Session)
 @pytest.mark.parametrize(
     ("tokens", "reason"), [(13, "ValueError: no such luck"), (14, "it ended with status 3")]
 )
-def test_what_an_engine_cannot_do_is_noted_once(run: session.Session, tokens: int, reason: str) -> None:
+def test_what_an_engine_cannot_do_is_noted_once(run: engines.Comparison, tokens: int, reason: str) -> None:
     run.run([prefill(tokens), BY_NAME["verify-5"]], Path("model"))
     assert [m["measure"] for m in run.missing] == ["prefill-512"]
     assert run.missing[0]["reason"].startswith(reason)
     assert {s["measure"] for s in run.samples} == {"verify-5"}
 
 
-def test_an_absent_engine_is_a_reason(run: session.Session) -> None:
+def test_an_absent_engine_is_a_reason(run: engines.Comparison) -> None:
     run.absent = {"llama-cpp": "it is not installed"}
     run.run([prefill(512)], Path("model"))
     assert run.missing == [{"measure": "prefill-512", "engine": LLAMA, "reason": "it is not installed"}]

@@ -363,13 +363,13 @@ def test_idle_shares_are_of_one_cpu() -> None:
 
 
 def test_a_process_of_its_own_measures_and_answers(tiny_file: Path) -> None:
-    from concurrency.session import Plan, Session
+    from concurrency.plan import Plan, Run
 
-    session = Session(Path(sys.executable), llama=None, threads=1, quick=True)
+    run = Run(Path(sys.executable), llama=None, threads=1, quick=True)
     for name in ("generators", "callers"):
-        found = session.take(Plan(name, SMOL), tiny_file)
+        found = run.take(Plan(name, SMOL), tiny_file)
         assert "missing" not in found
         rows = by_name(measurement.find(name).rows(found["found"]))
         assert all(row.value is not None or "not installed" in row.reason for row in rows.values())
-    lost = session.take(Plan("nothing", SMOL), tiny_file)
+    lost = run.take(Plan("nothing", SMOL), tiny_file)
     assert "no benches/concurrency/nothing.py" in lost["missing"]

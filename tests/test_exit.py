@@ -48,8 +48,14 @@ BODIES = {
     "daemon that is joined at exit": "joined.append(daemon(read)); busy()",
     "daemon with an event loop": (
         "async def main():\n    await asyncio.gather(*(generator.agenerate('ice', **endless) for _ in range(3)))\n"
-        # A moment more, so that the last of them is past its call: one in the middle of it would say so.
-        "daemon(asyncio.run, main()); busy(3); time.sleep(0.1)"
+        "daemon(asyncio.run, main()); busy(3)"
+    ),
+    "daemon whose tasks ask again and again": (
+        "async def ask():\n    while True:\n        await generator.agenerate('ice', max_tokens=3)\n"
+        "async def batch():\n    while True:\n        await generator.abatch(['ice', 'tea'], max_tokens=3)\n"
+        "async def score():\n    while True:\n        await generator.ascore('ice', ['tea'])\n"
+        "async def main():\n    await asyncio.gather(ask(), ask(), batch(), score())\n"
+        "daemon(asyncio.run, main()); time.sleep(0.05)"
     ),
     "stream of a loop that is gone": (
         "async def main():\n    stream = generator.astream('ice', **endless)\n    await stream.__anext__()\n"

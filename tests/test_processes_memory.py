@@ -30,7 +30,7 @@ sys.stdin.readline()
 
 def pages(process: int, path: Path) -> dict[str, int]:
     """Bytes of the mappings of one file in a process, by their kind in smaps."""
-    sizes = {"Rss": 0, "Shared_Clean": 0, "Shared_Dirty": 0, "Private_Clean": 0, "Private_Dirty": 0}
+    sizes = {"Rss": 0, "Pss": 0, "Shared_Clean": 0, "Shared_Dirty": 0, "Private_Clean": 0, "Private_Dirty": 0}
     ours = False
     for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
         words = line.split()
@@ -66,10 +66,10 @@ def test_two_processes_share_the_weights_of_a_mapped_file_only(memory: str, mode
             assert worker.stdout is not None
             starts.append([int(word) for word in worker.stdout.readline().split()])
         # Both hold the file now.
-        for worker, (before, weights) in zip(workers, starts, strict=True):
+        held = [pages(worker.pid, model) for worker in workers]
+        for worker, mapped, (before, weights) in zip(workers, held, starts, strict=True):
             assert worker.stdin is not None
             assert worker.stdout is not None
-            mapped = pages(worker.pid, model)
             worker.stdin.write("\n")
             worker.stdin.flush()
             private = (int(worker.stdout.readline()) - before) * 1024
@@ -78,7 +78,8 @@ def test_two_processes_share_the_weights_of_a_mapped_file_only(memory: str, mode
             )
             if memory == "mmap":
                 assert mapped["Rss"] > 0.9 * size
-                # Dirty while the file, just written, has not reached the disk.
+                # Each of the two has half of a page that both have, dirty or not: those of a file just written are.
+                assert 0.45 * mapped["Rss"] < mapped["Pss"] < 0.55 * mapped["Rss"]
                 assert mapped["Shared_Clean"] + mapped["Shared_Dirty"] > 0.9 * size
                 assert mapped["Private_Clean"] + mapped["Private_Dirty"] < 0.02 * size
                 assert private < 0.25 * size

@@ -77,24 +77,24 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     # Not needed for looking at a record: NumPy is behind these.
     from phi3_shape import cache
 
-    from concurrency import session
+    from concurrency import plan
 
     python = (chosen.phicandle or Path(sys.executable)).absolute()
     llama = chosen.llama or LLAMA.python(cache())
     if chosen.install and not (chosen.llama or LLAMA.is_installed(cache())):
         reason = peers.install(LLAMA, cache(), chosen.jobs)
         if reason is not None:
-            session.say(f"NOT MEASURED: {LLAMA.requirement}: {reason}")
+            plan.say(f"NOT MEASURED: {LLAMA.requirement}: {reason}")
     threads = chosen.threads or machine.threads()
     busy = machine.busy()
     if busy > page.BUSY:
-        session.say(
+        plan.say(
             f"WARNING: this machine is {busy:.0%} busy with other work. The figures will be of little use."
         )
-    todo, missing = session.plans(chosen.names, chosen.models)
+    todo, missing = plan.plans(chosen.names, chosen.models)
     for name, reason in missing.items():
-        session.say(f"NOT MEASURED: {name}: {reason}.")
-    run = session.Session(python, llama if llama.exists() else None, threads, chosen.quick)
+        plan.say(f"NOT MEASURED: {name}: {reason}.")
+    run = plan.Run(python, llama if llama.exists() else None, threads, chosen.quick)
     version = subprocess.run(
         [str(python), "-c", "import phicandle; print(phicandle.__version__)"],
         capture_output=True,
@@ -109,7 +109,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         "phicandle": version,
         "llama": LLAMA.requirement,
     }
-    return {**begin, "results": run.run(todo)}
+    return {**begin, "results": run.results(todo)}
 
 
 def chart(found: dict[str, Any], path: Path) -> None:

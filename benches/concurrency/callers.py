@@ -11,7 +11,7 @@ from .answers import together
 from .measurement import GREEDY, Bench, Clock, Row, median, rate
 
 if TYPE_CHECKING:
-    from comparison.session import Runner
+    from comparison.engines import Runner
 
     from phicandle import Generator
 
@@ -65,7 +65,7 @@ def measure(bench: Bench) -> dict[str, Any]:
 def _llama(bench: Bench) -> tuple[Runner | None, str]:
     """llama-cpp-python with the model loaded; or nothing, and why."""
     # NumPy is behind these, and the page is written without it.
-    from comparison.session import Runner, RunnerError
+    from comparison.engines import Runner, RunnerError
     from phi3_shape import cache
 
     if bench.llama is None:

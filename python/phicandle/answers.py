@@ -9,7 +9,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import _phicandle
     from .completion import Completion
-    from .loaded import Loaded
 
 
 class Answers:
@@ -17,7 +16,7 @@ class Answers:
 
     __slots__ = ()
 
-    _generator: Loaded
+    _model: str
     _raws: list[_phicandle.RawStream]
 
     @property
@@ -32,7 +31,7 @@ class Answers:
 
     def partial(self) -> Completion:
         """Returns what has been taken of all the answers so far, without waiting."""
-        return joined([read(raw, self._generator.info.name) for raw in self._raws])
+        return joined([read(raw, self._model) for raw in self._raws])
 
     def _whole(self) -> Completion:
-        return joined([finished(raw, self._generator.info.name) for raw in self._raws])
+        return joined([finished(raw, self._model) for raw in self._raws])

@@ -6,6 +6,7 @@ import asyncio
 
 from .batch import Batch
 from .bundle import SLICE
+from .waker import wait_for_exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,8 +46,11 @@ class AsyncBatch(Batch):
             await asyncio.sleep(0)
             if self._wants_prompt():
                 self._pull()
-            self._submit()
-            found = self._found()
+            try:
+                self._submit()
+                found = self._found()
+            except SystemExit:
+                await wait_for_exit()
             if found is not None:
                 return found
             if self._wants_prompt() and self._pulled is None:

@@ -9,7 +9,7 @@ from . import _phicandle
 from .answers import Answers
 from .completion import read
 from .stream import chunk_of, finished, seconds, shown, timed_out
-from .waker import LoopWaker
+from .waker import LoopWaker, wait_for_exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,14 +40,28 @@ class AsyncStream:
         2
     """
 
-    __slots__ = ("__weakref__", "_closed", "_generator", "_key", "_raw", "_waker")
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_generator",
+        "_iterating",
+        "_key",
+        "_model",
+        "_quiet",
+        "_raw",
+        "_waker",
+    )
 
     def __init__(self, generator: Loaded, raw: _phicandle.RawStream, waker: LoopWaker) -> None:
         self._generator = generator
+        self._model = generator.info.name
         self._raw = raw
         self._waker = waker
         self._key = waker.key()
         self._closed = False
+        # Tasks that wait for a chunk, and whether the loop is woken for the end alone.
+        self._iterating = 0
+        self._quiet = False
         raw.wake(waker.raw, self._key)
 
     def __aiter__(self) -> AsyncStream:
@@ -67,7 +81,11 @@ class AsyncStream:
         """
         if self._closed:
             raise StopAsyncIteration
-        chunk = self._chunk(await self._event())
+        self._iterating += 1
+        try:
+            chunk = self._chunk(await self._event(None, whole=False))
+        finally:
+            self._iterating -= 1
         if chunk is None:
             raise StopAsyncIteration
         return chunk
@@ -113,12 +131,10 @@ class AsyncStream:
         """
         loop = asyncio.get_running_loop()
         end = None if timeout is None else loop.time() + seconds(timeout)
-        while True:
-            event = await self._event(end)
-            if event[0] == _phicandle.PENDING:
-                raise timed_out(timeout, self.partial())
-            if event[0] == _phicandle.END or (event[0] == _phicandle.LAST and self.done):
-                return self._whole()
+        event = await self._event(end, whole=True)
+        if event[0] == _phicandle.PENDING:
+            raise timed_out(timeout, self.partial())
+        return self._whole()
 
     def partial(self) -> Completion:
         """Returns what has been taken from the stream so far, without waiting.
@@ -126,7 +142,7 @@ class AsyncStream:
         Returns:
             A `Completion`; while the answer is being written its `finish_reason` and `seed` are `None`.
         """
-        return read(self._raw, self._generator.info.name)
+        return read(self._raw, self._model)
 
     async def __aenter__(self) -> Self:
         return self
@@ -144,23 +160,26 @@ class AsyncStream:
     def __repr__(self) -> str:
         return shown("AsyncStream", self._raw, closed=self._closed)
 
-    async def _event(self, end: float | None = None) -> _phicandle._Event:
+    async def _event(self, end: float | None, *, whole: bool) -> _phicandle._Event:
+        """Waits for the next event, or with `whole` for the last one; one that is pending when the time is up."""
         try:
             # Between two chunks the other tasks have their turn, also when the answer is ahead of its reader.
             await asyncio.sleep(0)
-            return await self._next_event(end)
+            return await self._next_event(end, whole=whole)
         except asyncio.CancelledError:
             self.cancel()
             raise
 
-    async def _next_event(self, end: float | None) -> _phicandle._Event:
+    async def _next_event(self, end: float | None, *, whole: bool) -> _phicandle._Event:
         while True:
+            # Before the look: of what comes after it, the loop must hear.
+            if self._quiet == bool(self._iterating):
+                self._quiet = not self._quiet
+                self._hush(self._quiet)
             try:
-                event = self._take()
+                event = self._rest() if whole else self._take()
             except SystemExit:
-                # The interpreter ends, and so would this thread; but it is the event loop's, and has other tasks.
-                await asyncio.get_running_loop().create_future()
-                raise
+                await wait_for_exit()
             if event[0] != _phicandle.PENDING:
                 if event[0] != _phicandle.CHUNK:
                     self._waker.forget(self._key)
@@ -174,14 +193,21 @@ class AsyncStream:
             except asyncio.TimeoutError:
                 return event
 
+    def _hush(self, quiet: bool) -> None:
+        self._raw.quiet(quiet)
+
     def _take(self) -> _phicandle._Event:
         return self._raw.next(0.0)
 
+    def _rest(self) -> _phicandle._Event:
+        """Takes all that is there, and returns the last event or that it is pending."""
+        return self._raw.rest(0.0), "", (), None
+
     def _chunk(self, event: _phicandle._Event) -> Chunk | None:
-        return chunk_of(self._raw, event, self._generator.info.name)
+        return chunk_of(self._raw, event, self._model)
 
     def _whole(self) -> Completion:
-        return finished(self._raw, self._generator.info.name)
+        return finished(self._raw, self._model)
 
 
 class AsyncChoiceStream(Answers, AsyncStream):
@@ -212,5 +238,19 @@ class AsyncChoiceStream(Answers, AsyncStream):
                 return event
         return _phicandle.PENDING if self._turn else _phicandle.END, "", (), None
 
+    def _hush(self, quiet: bool) -> None:
+        for raw in self._raws:
+            raw.quiet(quiet)
+
+    def _rest(self) -> _phicandle._Event:
+        try:
+            self._turn = deque(
+                index for index in self._turn if self._raws[index].rest(0.0) == _phicandle.PENDING
+            )
+        except BaseException:
+            self.cancel()
+            raise
+        return _phicandle.PENDING if self._turn else _phicandle.END, "", (), None
+
     def _chunk(self, event: _phicandle._Event) -> Chunk | None:
-        return chunk_of(self._raws[self._index], event, self._generator.info.name, self._index)
+        return chunk_of(self._raws[self._index], event, self._model, self._index)

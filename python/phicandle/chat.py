@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from contextlib import suppress
 
 from . import chat_file
 from .arguments import text, wrong
@@ -15,6 +16,7 @@ from .errors import (
     ChatFileError,
     CorruptModelError,
     ForkError,
+    GenerationTimeout,
     InvalidParameterError,
     ModelReadError,
     PhicandleError,
@@ -539,6 +541,25 @@ class OpenTurn:
         with self._chat._lock:
             if self._chat._open is self:
                 self._chat._open = None
+
+    def abandon(self) -> None:
+        """Ends the answer, of which nobody wants more: `break` comes to this."""
+        # There may be nothing left to do it with when the interpreter ends.
+        with suppress(Exception):
+            self.raw.cancel()
+            self.keep()
+
+    def __enter__(self) -> None:
+        """Goes around each wait for the answer, whoever waits."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, (StopIteration, StopAsyncIteration)) or (error is None and self.raw.done()):
+            self.keep()
+        # One whose time to wait is over may wait again.
+        elif isinstance(error, Exception) and not isinstance(error, GenerationTimeout):
+            self.forget()
 
 
 def _copied(messages: object) -> list[dict[str, Any]]:

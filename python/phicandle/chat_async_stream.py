@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from .async_stream import AsyncStream
-from .errors import GenerationTimeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,22 +31,13 @@ class ChatAsyncStream(AsyncStream):
     __slots__ = ("_turn",)
 
     def __init__(self, generator: Generator, turn: OpenTurn, waker: LoopWaker) -> None:
-        super().__init__(generator, turn.raw, waker)
         self._turn = turn
+        super().__init__(generator, turn.raw, waker)
 
     async def __anext__(self) -> Chunk:
         """Waits for the next piece of the answer, as `AsyncStream` does."""
-        try:
-            chunk = await super().__anext__()
-        except StopAsyncIteration:
-            self._turn.keep()
-            raise
-        except Exception:
-            self._turn.forget()
-            raise
-        if chunk.finish_reason is not None:
-            self._turn.keep()
-        return chunk
+        with self._turn:
+            return await super().__anext__()
 
     async def aclose(self) -> None:
         """Ends the answer and the iteration; what was taken of it stays in the conversation."""
@@ -58,18 +46,8 @@ class ChatAsyncStream(AsyncStream):
 
     async def result(self, timeout: float | None = None) -> Completion:
         """Waits for the end and returns the whole answer, as `AsyncStream` does."""
-        try:
-            whole = await super().result(timeout)
-        except GenerationTimeout:
-            raise
-        except Exception:
-            self._turn.forget()
-            raise
-        self._turn.keep()
-        return whole
+        with self._turn:
+            return await super().result(timeout)
 
     def __del__(self) -> None:
-        # There may be nothing left to do it with when the interpreter ends.
-        with suppress(Exception):
-            self._raw.cancel()
-            self._turn.keep()
+        self._turn.abandon()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from .errors import GenerationTimeout
 from .stream import Stream
 
 TYPE_CHECKING = False
@@ -34,22 +31,13 @@ class ChatStream(Stream):
     __slots__ = ("_turn",)
 
     def __init__(self, generator: Generator, turn: OpenTurn) -> None:
-        super().__init__(generator, turn.raw)
         self._turn = turn
+        super().__init__(generator, turn.raw)
 
     def __next__(self) -> Chunk:
         """Waits for the next piece of the answer, as `Stream` does."""
-        try:
-            chunk = super().__next__()
-        except StopIteration:
-            self._turn.keep()
-            raise
-        except Exception:
-            self._turn.forget()
-            raise
-        if chunk.finish_reason is not None:
-            self._turn.keep()
-        return chunk
+        with self._turn:
+            return super().__next__()
 
     def close(self) -> None:
         """Ends the answer and the iteration; what was taken of it stays in the conversation."""
@@ -58,17 +46,8 @@ class ChatStream(Stream):
 
     def result(self, timeout: float | None = None) -> Completion:
         """Waits for the end and returns the whole answer, as `Stream` does."""
-        try:
-            whole = super().result(timeout)
-        except GenerationTimeout:
-            raise
-        except Exception:
-            self._turn.forget()
-            raise
-        self._turn.keep()
-        return whole
+        with self._turn:
+            return super().result(timeout)
 
     def __del__(self) -> None:
-        # `break` comes to this. There may be nothing left to do it with when the interpreter ends.
-        with suppress(Exception):
-            self.close()
+        self._turn.abandon()

@@ -33,7 +33,7 @@ class ChoiceStream(Answers, Stream):
         if news is None:
             raise StopIteration
         index, event = news
-        chunk = chunk_of(self._raws[index], event, self._generator.info.name, index)
+        chunk = chunk_of(self._raws[index], event, self._model, index)
         if chunk is None:
             raise StopIteration
         return chunk

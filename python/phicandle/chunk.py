@@ -55,7 +55,7 @@ class Chunk(str):
         index: int = 0,
     ) -> Self:
         """Makes a chunk; only phicandle itself needs to."""
-        chunk = super().__new__(cls, text)
+        chunk = str.__new__(cls, text)
         chunk.token_ids = token_ids
         chunk.logprobs = logprobs
         chunk.index = index
@@ -67,3 +67,15 @@ class Chunk(str):
     def __reduce__(self) -> tuple[Any, ...]:
         end = (self.finish_reason, self.usage, self.metrics)
         return Chunk, (str(self), self.token_ids, *end, self.logprobs, self.index)
+
+
+def piece(text: str, token_ids: tuple[int, ...], index: int) -> Chunk:
+    """Returns `Chunk(text, token_ids, index=index)`, without what Python does around a class that is called.
+
+    After a pass of the model nothing of that is in the caches of the CPU, and it takes as long as all the rest.
+    """
+    chunk = str.__new__(Chunk, text)
+    chunk.token_ids = token_ids
+    chunk.index = index
+    chunk.logprobs = chunk.finish_reason = chunk.usage = chunk.metrics = None
+    return chunk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import _phicandle
 from .arguments import number, wrong
-from .chunk import Chunk
+from .chunk import Chunk, piece
 from .completion import read
 from .errors import ForkError, GenerationCancelled, GenerationTimeout
 from .likelihood import token_logprobs
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from .completion import Completion
     from .loaded import Loaded
+
+# Looked up once: a chunk that comes after a pass of the model finds nothing in the caches of the CPU.
+_CHUNK = _phicandle.CHUNK
 
 
 class Stream:
@@ -36,11 +39,12 @@ class Stream:
         True
     """
 
-    __slots__ = ("__weakref__", "_closed", "_generator", "_raw")
+    __slots__ = ("__weakref__", "_closed", "_generator", "_model", "_raw")
 
     def __init__(self, generator: Loaded, raw: _phicandle.RawStream) -> None:
         # The generator stays alive as long as its stream: `for chunk in Generator().stream(...)` depends on it.
         self._generator = generator
+        self._model = generator.info.name
         self._raw = raw
         self._closed = False
 
@@ -61,7 +65,7 @@ class Stream:
         """
         if self._closed:
             raise StopIteration
-        chunk = chunk_of(self._raw, self._raw.next(None), self._generator.info.name)
+        chunk = chunk_of(self._raw, self._raw.next(None), self._model)
         if chunk is None:
             raise StopIteration
         return chunk
@@ -119,7 +123,7 @@ class Stream:
         Returns:
             A `Completion`; while the answer is being written its `finish_reason` and `seed` are `None`.
         """
-        return read(self._raw, self._generator.info.name)
+        return read(self._raw, self._model)
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +144,7 @@ class Stream:
         return self._raw.rest(timeout)
 
     def _whole(self) -> Completion:
-        return finished(self._raw, self._generator.info.name)
+        return finished(self._raw, self._model)
 
 
 def shown(name: str, raw: _phicandle.RawStream, *, closed: bool) -> str:
@@ -155,8 +159,10 @@ def shown(name: str, raw: _phicandle.RawStream, *, closed: bool) -> str:
 def chunk_of(raw: _phicandle.RawStream, event: _phicandle._Event, model: str, index: int = 0) -> Chunk | None:
     """Returns an event of a raw stream as a chunk; `None` at the end."""
     kind, text, token_ids, found = event
+    if kind == _CHUNK and found is None:
+        return piece(text, token_ids, index)
     logprobs = token_logprobs(found)
-    if kind == _phicandle.CHUNK:
+    if kind == _CHUNK:
         return Chunk(text, token_ids, logprobs=logprobs, index=index)
     if kind == _phicandle.LAST:
         whole = finished(raw, model)

@@ -8,6 +8,16 @@ import socket
 
 from . import _phicandle
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+async def wait_for_exit() -> NoReturn:
+    """Never returns: the interpreter ends, and so would this thread; but it is a loop's, and has other tasks."""
+    await asyncio.get_running_loop().create_future()
+    raise SystemExit
+
 
 class LoopWaker:
     """Wakes the tasks of one event loop when their streams have something to read.

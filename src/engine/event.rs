@@ -101,8 +101,8 @@ pub enum Poll {
     End,
 }
 
-/// Called after each event, from the worker's thread. It must not block.
-pub type Waker = Box<dyn Fn() + Send + Sync>;
+/// Called after each event, from the worker's thread; it hears whether the event was the last one. It must not block.
+pub type Waker = Box<dyn Fn(bool) + Send + Sync>;
 
 #[derive(Default)]
 struct Queue {
@@ -126,14 +126,14 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells whoever has to know of what is new; `waiting` are the threads that waited when it came.
-    fn wake(&self, waiting: usize) {
+    /// Tells whoever has to know of what is new; `waiting` are the threads that waited when it came, `ended` says that it is the end.
+    fn wake(&self, waiting: usize, ended: bool) {
         // Even in vain, it is a system call.
         if waiting > 0 {
             self.ready.notify_all();
         }
         if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
-            waker();
+            waker(ended);
         }
     }
 }
@@ -196,13 +196,13 @@ impl EventStream {
     /// Sets what is called after each event, for a reader that cannot wait.
     pub fn on_event(&self, waker: Waker) {
         *self.shared.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
-        let due = {
+        let (due, ended) = {
             let queue = self.shared.queue();
-            queue.ended || !queue.events.is_empty()
+            (queue.ended || !queue.events.is_empty(), queue.ended)
         };
         if due {
             // Threads that wait were told when the events came.
-            self.shared.wake(0);
+            self.shared.wake(0, ended);
         }
     }
 }
@@ -226,7 +226,7 @@ impl EventSender {
             queue.events.push_back(Event::Chunk(chunk));
             queue.waiting
         };
-        self.shared.wake(waiting);
+        self.shared.wake(waiting, false);
     }
 
     /// Sends the last event.
@@ -240,7 +240,7 @@ impl EventSender {
             queue.ended = true;
             queue.waiting
         };
-        self.shared.wake(waiting);
+        self.shared.wake(waiting, true);
     }
 }
 
@@ -307,9 +307,11 @@ mod tests {
     fn a_late_waker_is_told_of_waiting_events() {
         let (sender, stream) = channel();
         sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1], logprobs: None });
-        let calls = Arc::new(AtomicBool::new(false));
+        let calls = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&calls);
-        stream.on_event(Box::new(move || seen.store(true, Ordering::SeqCst)));
-        assert!(calls.load(Ordering::SeqCst));
+        stream.on_event(Box::new(move |ended| seen.lock().unwrap().push(ended)));
+        assert_eq!(*calls.lock().unwrap(), [false]);
+        drop(sender);
+        assert_eq!(*calls.lock().unwrap(), [false, true]);
     }
 }

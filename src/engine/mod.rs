@@ -322,13 +322,27 @@ impl Engine {
     }
 }
 
+/// A stream of which nothing ever comes.
+#[cfg(feature = "python")]
+pub(crate) fn silence() -> EventStream {
+    let (sender, stream) = event::channel();
+    // Dropped, it would tell of an end.
+    std::mem::forget(sender);
+    stream
+}
+
 impl Inner {
     /// Sends something to the worker.
     fn send(&self, order: Order) -> Result<()> {
         let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = door.as_ref().ok_or_else(closed)?.requests.send(order);
         drop(door);
-        sent.map_err(|_| self.status.broken().unwrap_or_else(closed))
+        sent.map_err(|_| self.gone())
+    }
+
+    /// Why the worker is not there any more.
+    fn gone(&self) -> Error {
+        self.status.broken().unwrap_or_else(closed)
     }
 
     fn check_alive(&self) -> Result<()> {

@@ -6,11 +6,11 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
+use super::Engine;
 use super::errand::Errand;
 use super::kv_file::{self, Fingerprint};
 use super::options::{LoadOptions, ModelSource};
 use super::worker::Order;
-use super::{Engine, closed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gguf::ModelPlan;
 
@@ -79,7 +79,7 @@ impl Engine {
         self.inner.check_ids("tokens", tokens)?;
         let (errand, found) = Errand::find(tokens);
         self.inner.send(Order::Errand(errand))?;
-        let (factors, prefix) = found.recv().map_err(|_| closed())?;
+        let (factors, prefix) = found.recv().map_err(|_| self.inner.gone())?;
         if prefix.len > 0 {
             let fingerprint = self.inner.identity.fingerprint()?;
             kv_file::write(path, fingerprint, factors, &tokens[..prefix.len], &prefix.blocks)?;
@@ -101,7 +101,7 @@ impl Engine {
             self.inner.check_ids("path", &head.text)?;
             let (errand, learnt) = Errand::learn(head.factors, &head.text, end, bytes);
             self.inner.send(Order::Errand(errand))?;
-            let kept = learnt.recv().map_err(|_| closed())??;
+            let kept = learnt.recv().map_err(|_| self.inner.gone())??;
             loaded = if kept { end } else { loaded };
             Ok(kept)
         })?;

@@ -106,18 +106,18 @@ impl Scheduler {
     /// kept here.
     ///
     /// # Errors
-    /// Those of [`Forward::block_from`].
+    /// Those of [`BlockCache::block_from`](crate::model::BlockCache::block_from).
     pub(super) fn learn(
         &mut self,
         factors: Factors,
         text: &[u32],
         bytes: &[u8],
-        model: &dyn Forward,
+        model: &mut dyn Forward,
     ) -> Result<bool> {
         let last = text.len().div_ceil(KV_BLOCK).saturating_sub(1);
-        let Some(prefixes) = &mut self.prefixes else { return Ok(false) };
+        let (Some(prefixes), Some(cache)) = (&mut self.prefixes, model.cache()) else { return Ok(false) };
         let known = prefixes.find(factors, &text[..last * KV_BLOCK]).len / KV_BLOCK;
-        while model.blocks() >= self.budget {
+        while cache.blocks() >= self.budget {
             // What was just used is the youngest; all that is left is that, or in use.
             if prefixes.free() <= last || !prefixes.forget_oldest() {
                 return Ok(false);
@@ -126,7 +126,7 @@ impl Scheduler {
         if known < last {
             return Ok(false);
         }
-        let block = model.block_from(bytes)?;
+        let block = cache.block_from(bytes)?;
         prefixes.keep(factors, text, |number| (number == last).then(|| Arc::clone(&block)));
         Ok(true)
     }
@@ -168,7 +168,7 @@ impl Scheduler {
     }
 
     /// Whether `blocks` more may be taken, beside what the sequences in slots will soon take. Alone, a sequence always may.
-    fn has_room(&self, model: &dyn Forward, blocks: usize) -> bool {
+    fn has_room(&self, model: &mut dyn Forward, blocks: usize) -> bool {
         let mut needed = blocks;
         let mut alone = true;
         for sequence in self.slots.iter().flatten() {
@@ -176,7 +176,7 @@ impl Scheduler {
             let held = if self.limits.shares { sequence.computed().div_ceil(KV_BLOCK) } else { 0 };
             needed += sequence.first_tokens().div_ceil(KV_BLOCK).saturating_sub(held);
         }
-        let used = model.blocks().saturating_sub(self.prefixes.as_ref().map_or(0, PrefixTree::free));
+        let used = blocks_of(model).saturating_sub(self.prefixes.as_ref().map_or(0, PrefixTree::free));
         alone || used + needed <= self.budget
     }
 
@@ -212,8 +212,7 @@ impl Scheduler {
             let behind = self.behind();
             self.adopt_prefixes(&behind, model);
             let batch = self.plan(&behind);
-            let growth: isize = batch.runs.iter().map(|run| model.growth(run)).sum();
-            if model.blocks().saturating_add_signed(growth) <= self.budget {
+            if blocks_after(&batch, model) <= self.budget {
                 return batch;
             }
             if self.prefixes.as_mut().is_some_and(PrefixTree::forget_oldest) {
@@ -233,7 +232,7 @@ impl Scheduler {
         if (active.len() < 2 && !kept) || !self.slots.iter().flatten().all(Sequence::restarts) {
             return false;
         }
-        self.budget = self.budget.min(model.blocks()).max(1);
+        self.budget = self.budget.min(blocks_of(model)).max(1);
         log::warn!(
             "the system refused memory for keys and values: {} blocks of {KV_BLOCK} tokens must do",
             self.budget
@@ -291,7 +290,7 @@ impl Scheduler {
 
     /// Gives those that look for it what others have computed of their beginning.
     fn adopt_prefixes(&mut self, behind: &[bool], model: &mut dyn Forward) {
-        let Some(prefixes) = &mut self.prefixes else { return };
+        let (Some(prefixes), Some(cache)) = (&mut self.prefixes, model.cache()) else { return };
         for (slot, sequence) in self.slots.iter_mut().enumerate() {
             let Some(sequence) = sequence.as_mut().filter(|_| !behind[slot]) else { continue };
             if !sequence.sought() {
@@ -301,7 +300,7 @@ impl Scheduler {
             if found.len <= sequence.computed() {
                 continue;
             }
-            match model.adopt(slot, sequence.factors(), &found.blocks, found.len) {
+            match cache.adopt(slot, sequence.factors(), &found.blocks, found.len) {
                 Ok(()) => sequence.adopt(found.len),
                 Err(error) => log::warn!("a known beginning is computed again: {error}"),
             }
@@ -387,8 +386,10 @@ impl Scheduler {
     }
 
     /// Keeps the blocks that `run` has filled.
-    pub(super) fn keep(&mut self, run: &Run, model: &dyn Forward) {
-        let (Some(prefixes), Some(sequence)) = (&mut self.prefixes, &mut self.slots[run.slot]) else {
+    pub(super) fn keep(&mut self, run: &Run, model: &mut dyn Forward) {
+        let (Some(prefixes), Some(cache), Some(sequence)) =
+            (&mut self.prefixes, model.cache(), &mut self.slots[run.slot])
+        else {
             return;
         };
         let end = run.start + run.tokens.len();
@@ -399,7 +400,7 @@ impl Scheduler {
         let kept = if lent { done } else { whole };
         if lent || whole > run.start {
             prefixes.keep(run.factors, &sequence.text()[..kept], |block| {
-                model.block(run.slot, run.factors, block)
+                cache.block(run.slot, run.factors, block)
             });
         }
         if lent {
@@ -408,11 +409,13 @@ impl Scheduler {
     }
 
     /// Keeps all that is computed of the text in `slot`.
-    fn keep_text(&mut self, slot: usize, model: &dyn Forward) {
-        if let (Some(prefixes), Some(sequence)) = (&mut self.prefixes, &self.slots[slot]) {
+    fn keep_text(&mut self, slot: usize, model: &mut dyn Forward) {
+        if let (Some(prefixes), Some(cache), Some(sequence)) =
+            (&mut self.prefixes, model.cache(), &self.slots[slot])
+        {
             let (factors, text) = (sequence.factors(), sequence.text());
             let known = &text[..sequence.computed().min(text.len())];
-            prefixes.keep(factors, known, |block| model.block(slot, factors, block));
+            prefixes.keep(factors, known, |block| cache.block(slot, factors, block));
         }
     }
 
@@ -465,4 +468,17 @@ impl Scheduler {
     pub(super) fn prefixes(&mut self) -> Option<&mut PrefixTree> {
         self.prefixes.as_mut()
     }
+}
+
+/// Blocks of keys and values that exist.
+fn blocks_of(model: &mut dyn Forward) -> usize {
+    model.cache().map_or(0, |cache| cache.blocks())
+}
+
+/// Those that exist once `batch` is computed.
+fn blocks_after(batch: &Batch, model: &mut dyn Forward) -> usize {
+    model.cache().map_or(0, |cache| {
+        let growth = batch.runs.iter().map(|run| cache.growth(run)).sum();
+        cache.blocks().saturating_add_signed(growth)
+    })
 }

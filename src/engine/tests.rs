@@ -19,7 +19,7 @@ use super::sequence::{Sequence, Start};
 use super::ticket::Ticket;
 use super::*;
 use crate::gguf::{Architecture, ModelPlan, RopePlan, RopeScaling};
-use crate::model::{Batch, Device, Factors, LOGIT_ROWS, Logits, available_memory};
+use crate::model::{Batch, BlockCache, Device, Factors, LOGIT_ROWS, Logits, available_memory};
 use crate::sampling::SamplingParams;
 
 const CONTEXT: usize = 64;
@@ -118,6 +118,10 @@ impl Forward for Scripted {
 
     fn kv_bytes(&self, slot: usize) -> u64 {
         self.seen[slot].len() as u64
+    }
+
+    fn cache(&mut self) -> Option<&mut dyn BlockCache> {
+        None
     }
 }
 

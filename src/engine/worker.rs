@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::errand::Errand;
 use super::scheduler::Scheduler;
@@ -12,6 +13,9 @@ use super::stats::Stats;
 use super::step::{Ended, Progress, end_waiting, step};
 use crate::error::Error;
 use crate::model::{Forward, Logits};
+
+/// How often the bytes of blocks are added up while nothing comes or goes: there may be thousands of them.
+const RECOUNT: Duration = Duration::from_millis(50);
 
 /// What the engine's doors and its worker both see.
 #[derive(Default)]
@@ -50,6 +54,8 @@ pub(super) fn work(
     status: &Arc<Status>,
 ) {
     let mut logits = Logits::default();
+    // When bytes were counted, and for how many sequences in slots.
+    let mut counted: Option<(Instant, usize)> = None;
     let watch = |scheduler: &mut Scheduler| {
         let goes_on = take_in(scheduler, requests, status);
         tell(end_waiting(scheduler), status);
@@ -60,8 +66,17 @@ pub(super) fn work(
             catch_unwind(AssertUnwindSafe(|| step(&mut scheduler, model.as_mut(), &mut logits, &watch)));
         match stepped {
             Ok(progress) => {
-                scheduler.errands().into_iter().for_each(|errand| errand.run(&mut scheduler, model.as_mut()));
-                record(&mut scheduler, model.as_ref(), &progress, status);
+                let errands = scheduler.errands();
+                let active = scheduler.counts().1;
+                let due = !errands.is_empty()
+                    || !progress.ended.is_empty()
+                    || counted.is_none_or(|(at, then)| then != active || at.elapsed() >= RECOUNT);
+                errands.into_iter().for_each(|errand| errand.run(&mut scheduler, model.as_mut()));
+                record(&scheduler, &progress, status);
+                if due {
+                    count_bytes(&scheduler, model.as_ref(), status);
+                    counted = Some((Instant::now(), active));
+                }
                 tell(progress.ended, status);
             }
             Err(panic) => return abandon(&mut scheduler, requests, panic.as_ref(), status),
@@ -97,19 +112,25 @@ fn take_in(scheduler: &mut Scheduler, requests: &Receiver<Order>, status: &Statu
 }
 
 /// Writes down what a step did.
-fn record(scheduler: &mut Scheduler, model: &dyn Forward, progress: &Progress, status: &Status) {
+fn record(scheduler: &Scheduler, progress: &Progress, status: &Status) {
     let (queued, active) = scheduler.counts();
-    let kv_bytes = scheduler.active().into_iter().map(|slot| model.kv_bytes(slot)).sum();
     let mut stats = status.stats.lock().unwrap_or_else(PoisonError::into_inner);
     stats.queued = queued;
     stats.active = active;
-    stats.kv_bytes = kv_bytes;
-    stats.cache_bytes = scheduler.kept_bytes();
     stats.preempted = scheduler.preempted();
     stats.prompt_tokens += progress.prompt_tokens;
     if let Some((rows, took)) = progress.pass {
         stats.pass(active, rows, took);
     }
+}
+
+/// Writes down how many bytes the blocks have.
+fn count_bytes(scheduler: &Scheduler, model: &dyn Forward, status: &Status) {
+    let kv_bytes = scheduler.active().into_iter().map(|slot| model.kv_bytes(slot)).sum();
+    let cache_bytes = scheduler.kept_bytes();
+    let mut stats = status.stats.lock().unwrap_or_else(PoisonError::into_inner);
+    stats.kv_bytes = kv_bytes;
+    stats.cache_bytes = cache_bytes;
 }
 
 /// Counts sequences that ended, then tells their readers.

@@ -18,7 +18,7 @@ pub use storage::MemoryMode;
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What a loaded model can take, fixed at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +41,8 @@ pub struct Limits {
     pub kept_tokens: Option<usize>,
     /// Whether a run may start before the end of its sequence. Where not, such a sequence must begin anew.
     pub rewinds: bool,
-    /// Whether keys and values come in blocks that sequences can share: then those methods of [`Forward`] which speak of blocks
-    /// do something, and a run may start anywhere in the one before it, even where not [`Limits::rewinds`].
+    /// Whether keys and values come in blocks that sequences can share: then there is a [`Forward::cache`], and a run may start
+    /// anywhere in the one before it, even where not [`Limits::rewinds`].
     pub shares: bool,
 }
 
@@ -86,43 +86,33 @@ pub trait Forward: Send {
     /// Bytes of keys and values held for `slot` now, shared ones included.
     fn kv_bytes(&self, slot: usize) -> u64;
 
+    /// Its keys and values in blocks that sequences can share, where [`Limits::shares`].
+    fn cache(&mut self) -> Option<&mut dyn BlockCache>;
+}
+
+/// The keys and values of a [`Forward`] in blocks of 64 positions, which sequences that begin alike share.
+pub trait BlockCache {
     /// Block `number` of what `slot` holds with `factors`, for other sequences that begin with the same tokens; `None` when it
     /// is not there.
-    fn block(&self, _slot: usize, _factors: Factors, _number: usize) -> Option<Arc<KvBlock>> {
-        None
-    }
+    fn block(&self, slot: usize, factors: Factors, number: usize) -> Option<Arc<KvBlock>>;
 
     /// Begins a sequence in `slot` with the first `len` positions of another, whose blocks from the first on are `blocks`. Some
     /// are written to only after they were copied.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for blocks that cannot be, and where not [`Limits::shares`].
-    fn adopt(
-        &mut self,
-        _slot: usize,
-        _factors: Factors,
-        _blocks: &[Arc<KvBlock>],
-        _len: usize,
-    ) -> Result<()> {
-        Err(Error::internal("This backend shares no keys and values."))
-    }
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for blocks that cannot be.
+    fn adopt(&mut self, slot: usize, factors: Factors, blocks: &[Arc<KvBlock>], len: usize) -> Result<()>;
 
     /// A block from its bytes, as they were saved.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for bytes of another model, and where not [`Limits::shares`];
+    /// [`ErrorKind::Internal`](crate::ErrorKind::Internal) for bytes of another model;
     /// [`ErrorKind::OutOfMemory`](crate::ErrorKind::OutOfMemory).
-    fn block_from(&self, _bytes: &[u8]) -> Result<Arc<KvBlock>> {
-        Err(Error::internal("This backend shares no keys and values."))
-    }
+    fn block_from(&self, bytes: &[u8]) -> Result<Arc<KvBlock>>;
 
     /// Blocks that exist now, whoever holds them; each counts once.
-    fn blocks(&self) -> usize {
-        0
-    }
+    fn blocks(&self) -> usize;
 
     /// How many more of them `run` takes, or fewer when it is negative.
-    fn growth(&self, _run: &Run) -> isize {
-        0
-    }
+    fn growth(&self, run: &Run) -> isize;
 }

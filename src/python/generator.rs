@@ -12,8 +12,8 @@ use super::prompt::{Content, Continuation, prompt};
 use super::stream::RawStream;
 use super::tokenizer::RawTokenizer;
 use super::{facts, gil, loader, log};
-use crate::engine::{Engine, Request, ScoreRequest};
-use crate::error::Error;
+use crate::engine::{Engine, EventStream, Request, ScoreRequest, silence};
+use crate::error::{Error, Result};
 use crate::sampling::timeout;
 
 /// A loaded model and the engine that runs it.
@@ -31,6 +31,24 @@ impl RawGenerator {
                 self.engine.as_ref().ok_or_else(|| Error::internal("A generator outlived itself."))
             })
             .map_err(|error| raise(py, &error))
+    }
+
+    /// Starts what `ask` asks of the engine. A task that asks while the interpreter ends gets no answer, and no error either.
+    fn begin(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&Engine) -> Result<EventStream> + Send,
+    ) -> PyResult<RawStream> {
+        let begun = gil::enter(py, || {
+            let engine = self.engine(py)?;
+            log::connect(py)?;
+            gil::free(py, || ask(engine))
+        });
+        let events = match begun {
+            Err(_) if gil::is_left_in_loop(py) => silence(),
+            begun => begun?,
+        };
+        Ok(RawStream::new(events, self.engine(py)?.tokenizer().clone()))
     }
 }
 
@@ -55,15 +73,10 @@ impl RawGenerator {
 
     /// Starts an answer.
     fn submit(&self, py: Python<'_>, prompt: (String, Content), params: Params) -> PyResult<RawStream> {
-        gil::enter(py, || {
-            let engine = self.engine(py)?;
-            log::connect(py)?;
-            let (form, content) = prompt;
-            gil::free(py, || {
-                let prompt = self::prompt(&form, content)?;
-                engine.submit(Request { prompt, params: params.into_core()? })
-            })
-            .map(|events| RawStream::new(events, engine.tokenizer().clone()))
+        let (form, content) = prompt;
+        self.begin(py, move |engine| {
+            let prompt = self::prompt(&form, content)?;
+            engine.submit(Request { prompt, params: params.into_core()? })
         })
     }
 
@@ -76,23 +89,18 @@ impl RawGenerator {
         top: usize,
         timeout: Option<f64>,
     ) -> PyResult<RawStream> {
-        gil::enter(py, || {
-            let engine = self.engine(py)?;
-            log::connect(py)?;
-            let (form, content) = prompt;
-            gil::free(py, || {
-                let prompt = self::prompt(&form, content)?;
-                let continuations = continuations
-                    .into_iter()
-                    .map(|continuation| match continuation {
-                        Continuation::Text(text) => engine.continuation_tokens(&prompt, &text),
-                        Continuation::Ids(ids) => Ok(ids),
-                    })
-                    .collect::<Result<_, Error>>()?;
-                let timeout = timeout.map(self::timeout).transpose()?;
-                engine.score(ScoreRequest { prompt, continuations, top, timeout })
-            })
-            .map(|events| RawStream::new(events, engine.tokenizer().clone()))
+        let (form, content) = prompt;
+        self.begin(py, move |engine| {
+            let prompt = self::prompt(&form, content)?;
+            let continuations = continuations
+                .into_iter()
+                .map(|continuation| match continuation {
+                    Continuation::Text(text) => engine.continuation_tokens(&prompt, &text),
+                    Continuation::Ids(ids) => Ok(ids),
+                })
+                .collect::<Result<_>>()?;
+            let timeout = timeout.map(self::timeout).transpose()?;
+            engine.score(ScoreRequest { prompt, continuations, top, timeout })
         })
     }
 

@@ -1,6 +1,6 @@
 //! The one way in from Python and the one way out of the GIL.
 //!
-//! [`enter`] is around every door: a panic arrives as `InternalError`, never as `PanicException`, which `except
+//! [`enter`] or [`guard`] is around every door: a panic arrives as `InternalError`, never as `PanicException`, which `except
 //! Exception` would miss. [`free`] and [`wait`] give the GIL back while Rust computes or waits. No thread of Rust's
 //! own ever attaches to Python.
 
@@ -24,18 +24,37 @@ pub(super) const SLICE: Duration = Duration::from_millis(100);
 /// The thread that ends the interpreter, once it does.
 static LEAVING: OnceLock<ThreadId> = OnceLock::new();
 
-/// Runs a door's body: a panic in it becomes `InternalError`, and log records that have gathered go to `logging`.
+/// Runs a door's body as [`guard`] does, and ends the thread once the interpreter ends, as [`leave`] says.
 pub(super) fn enter<T>(py: Python<'_>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    let outcome = guard(py, body);
+    if is_left() {
+        // Of all the ways to end a thread, `threading` is silent about this one.
+        return Err(PySystemExit::new_err(()));
+    }
+    outcome
+}
+
+/// Runs a door's body: a panic in it becomes `InternalError`, and log records that have gathered go to `logging`. For what only
+/// tells something that is there.
+pub(super) fn guard<T>(py: Python<'_>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let text = panic_text(panic.as_ref());
         Err(raise(py, &Error::internal(format!("The Rust core panicked: {text}."))))
     });
     log::drain(py);
-    if LEAVING.get().is_some_and(|leaver| *leaver != std::thread::current().id()) {
-        // Of all the ways to end a thread, `threading` is silent about this one.
-        return Err(PySystemExit::new_err(()));
-    }
     outcome
+}
+
+/// Whether another thread ends the interpreter.
+fn is_left() -> bool {
+    LEAVING.get().is_some_and(|leaver| *leaver != std::thread::current().id())
+}
+
+/// Whether another thread ends the interpreter, and an event loop runs in this one. Its task would end with an error that nobody
+/// asks for, and asyncio would say so; it may wait instead.
+pub(super) fn is_left_in_loop(py: Python<'_>) -> bool {
+    let runs = || py.import("asyncio.events")?.call_method0("_get_running_loop");
+    is_left() && runs().is_ok_and(|found| !found.is_none())
 }
 
 /// Notes that the interpreter ends, on the thread that ends it. From now on every door ends the thread that passes through it,

@@ -55,6 +55,8 @@ pub(super) struct RawStream {
     reading: Mutex<()>,
     ledger: Mutex<Ledger>,
     cancelled: AtomicBool,
+    /// Whether its waker is told of the end only.
+    quiet: Arc<AtomicBool>,
     pid: u32,
 }
 
@@ -109,6 +111,7 @@ impl RawStream {
             reading: Mutex::default(),
             ledger: Mutex::default(),
             cancelled: AtomicBool::new(false),
+            quiet: Arc::default(),
             pid: std::process::id(),
         }
     }
@@ -229,7 +232,7 @@ impl RawStream {
         &self,
         py: Python<'py>,
     ) -> PyResult<(String, Bound<'py, PyTuple>, Option<Bound<'py, PyTuple>>)> {
-        gil::enter(py, || {
+        gil::guard(py, || {
             self.check(py)?;
             let ledger = self.ledger();
             let logprobs = self.likelihood(py, ledger.logprobs.as_deref())?;
@@ -239,7 +242,7 @@ impl RawStream {
 
     /// How the answer ended; `None` before that. Raises the error that it ended with.
     fn outcome<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
-        gil::enter(py, || {
+        gil::guard(py, || {
             self.check(py)?;
             let end = self.ledger().end.clone();
             let Some(outcome) = end.transpose().map_err(|error| raise(py, &error))? else {
@@ -285,9 +288,18 @@ impl RawStream {
         self.events.cancel();
     }
 
-    /// Has `waker` told `key` whenever there is news.
+    /// Has `waker` told `key` whenever there is news, or of the end only while `quiet`.
     fn wake(&self, waker: &RawWaker, key: u64) {
-        let bell = waker.bell();
-        self.events.on_event(Box::new(move || bell.ring(key)));
+        let (bell, quiet) = (waker.bell(), Arc::clone(&self.quiet));
+        self.events.on_event(Box::new(move |ended| {
+            if ended || !quiet.load(Ordering::SeqCst) {
+                bell.ring(key);
+            }
+        }));
+    }
+
+    /// Says whether the waker is to be told of the end only. What has come by then may not have been told: look afterwards.
+    fn quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::SeqCst);
     }
 }

@@ -63,7 +63,7 @@ impl RawWaker {
 impl RawWaker {
     #[new]
     fn new(py: Python<'_>) -> PyResult<Self> {
-        gil::enter(py, || {
+        gil::guard(py, || {
             let (writer, reader) = pair().map_err(PyOSError::new_err)?;
             let bell = Bell { socket: writer, reader, rung: AtomicBool::new(false), keys: Mutex::default() };
             Ok(Self { bell: Arc::new(bell) })
@@ -72,7 +72,7 @@ impl RawWaker {
 
     /// The reading socket, as what `socket.socket(fileno=...)` takes. The caller closes it.
     fn socket(&self, py: Python<'_>) -> PyResult<i64> {
-        gil::enter(py, || number(self.bell.reader.try_clone().map_err(PyOSError::new_err)?))
+        gil::guard(py, || number(self.bell.reader.try_clone().map_err(PyOSError::new_err)?))
     }
 
     /// The keys of the streams that have had news since the last call.

@@ -7,7 +7,7 @@ use super::passes::SEED;
 use crate::cli::failure::Failure;
 use crate::engine::{Engine, Event, Poll, Prompt, Request};
 use crate::error::{Error, Result};
-use crate::model::{Batch, Factors, Forward, KvBlock, Limits, Logits, Run};
+use crate::model::{Batch, BlockCache, Factors, Forward, Limits, Logits};
 use crate::sampling::SamplingParams;
 
 /// How long Ctrl-C may go unheard.
@@ -71,24 +71,8 @@ impl Forward for Stopwatch {
         self.model.kv_bytes(slot)
     }
 
-    fn block(&self, slot: usize, factors: Factors, number: usize) -> Option<Arc<KvBlock>> {
-        self.model.block(slot, factors, number)
-    }
-
-    fn adopt(&mut self, slot: usize, factors: Factors, blocks: &[Arc<KvBlock>], len: usize) -> Result<()> {
-        self.model.adopt(slot, factors, blocks, len)
-    }
-
-    fn block_from(&self, bytes: &[u8]) -> Result<Arc<KvBlock>> {
-        self.model.block_from(bytes)
-    }
-
-    fn blocks(&self) -> usize {
-        self.model.blocks()
-    }
-
-    fn growth(&self, run: &Run) -> isize {
-        self.model.growth(run)
+    fn cache(&mut self) -> Option<&mut dyn BlockCache> {
+        self.model.cache()
     }
 }
 
@@ -122,6 +106,7 @@ pub(super) fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Run;
 
     struct Nothing;
 
@@ -150,6 +135,10 @@ mod tests {
 
         fn kv_bytes(&self, _: usize) -> u64 {
             0
+        }
+
+        fn cache(&mut self) -> Option<&mut dyn BlockCache> {
+            None
         }
     }
 

@@ -152,7 +152,7 @@ impl<'a> Passes<'a> {
 mod tests {
     use super::*;
     use crate::error::{Error, Result};
-    use crate::model::Limits;
+    use crate::model::{BlockCache, Limits};
 
     /// Keeps count of what it is given, and refuses what no model could do.
     struct Counting {
@@ -208,6 +208,10 @@ mod tests {
 
         fn kv_bytes(&self, _: usize) -> u64 {
             0
+        }
+
+        fn cache(&mut self) -> Option<&mut dyn BlockCache> {
+            None
         }
     }
 

@@ -76,6 +76,10 @@ impl Forward for TwoReadings {
     fn kv_bytes(&self, _: usize) -> u64 {
         0
     }
+
+    fn cache(&mut self) -> Option<&mut dyn BlockCache> {
+        None
+    }
 }
 
 /// A sequence that reads `prompt` tokens and writes `answer`.

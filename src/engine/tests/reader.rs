@@ -111,6 +111,12 @@ impl Forward for Reader {
         self.slots[slot].iter().flatten().count() as u64
     }
 
+    fn cache(&mut self) -> Option<&mut dyn BlockCache> {
+        Some(self)
+    }
+}
+
+impl BlockCache for Reader {
     fn block(&self, slot: usize, factors: Factors, number: usize) -> Option<Arc<KvBlock>> {
         self.slots[slot][usize::from(factors == Factors::Long)].get(number).cloned()
     }

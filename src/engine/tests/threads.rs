@@ -37,6 +37,10 @@ impl Forward for Demo {
     fn kv_bytes(&self, slot: usize) -> u64 {
         self.model.kv_bytes(slot)
     }
+
+    fn cache(&mut self) -> Option<&mut dyn BlockCache> {
+        self.model.cache()
+    }
 }
 
 fn demo() -> (Engine, Arc<AtomicBool>) {

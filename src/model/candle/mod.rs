@@ -13,7 +13,7 @@ use candle_transformers::models::{quantized_llama, quantized_phi3};
 
 use joined::Joined;
 
-use super::{Batch, Device, Factors, Forward, Limits, Logits, MemoryPlan, Run};
+use super::{Batch, BlockCache, Device, Factors, Forward, Limits, Logits, MemoryPlan, Run};
 use crate::error::{Error, Result};
 use crate::gguf::{Architecture, GgufFile, ModelPlan};
 
@@ -213,5 +213,9 @@ impl Forward for CandleBackend {
             _ => 0,
         };
         self.kv_token_bytes * tokens as u64
+    }
+
+    fn cache(&mut self) -> Option<&mut dyn BlockCache> {
+        None
     }
 }

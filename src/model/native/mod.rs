@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 pub use plan::{Needs, memory};
 
-use super::{Batch, Factors, Forward, KvBlock, KvDtype, Limits, Logits, MemoryMode, Run};
+use super::{Batch, BlockCache, Factors, Forward, KvBlock, KvDtype, Limits, Logits, MemoryMode, Run};
 use crate::error::{Error, Result};
 use crate::gguf::{GgufFile, ModelPlan};
 use crate::kernels::{Compute, CpuInfo, Isa, KV_BLOCK, KvShape, Spare, default_threads};
@@ -146,6 +146,12 @@ impl Forward for NativeBackend {
         self.slots.get(slot).map_or(0, Slot::bytes)
     }
 
+    fn cache(&mut self) -> Option<&mut dyn BlockCache> {
+        Some(self)
+    }
+}
+
+impl BlockCache for NativeBackend {
     fn block(&self, slot: usize, factors: Factors, number: usize) -> Option<Arc<KvBlock>> {
         self.slots.get(slot)?.cache(factors).block(number)
     }

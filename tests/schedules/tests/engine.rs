@@ -107,3 +107,33 @@ fn the_last_handle_may_go_first() {
         door_models::the_last_handle_may_go_first,
     );
 }
+
+#[test]
+fn an_errand_and_a_request_are_both_done() {
+    explore(
+        "an errand and a request",
+        Bound::Interruptions(4),
+        Clock::Still,
+        door_models::an_errand_and_a_request_are_both_done,
+    );
+}
+
+#[test]
+fn an_errand_and_a_close_both_end() {
+    explore(
+        "an errand and a close",
+        Bound::Interruptions(4),
+        Clock::Still,
+        door_models::an_errand_and_a_close_both_end,
+    );
+}
+
+#[test]
+fn an_errand_ends_when_the_worker_panics() {
+    explore(
+        "an errand and a panic",
+        Bound::Interruptions(3),
+        Clock::Still,
+        door_models::an_errand_ends_when_the_worker_panics,
+    );
+}

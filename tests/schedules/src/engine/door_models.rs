@@ -1,7 +1,7 @@
 //! The door of the engine: callers that submit and close, and the worker that takes in, works and ends.
 //!
-//! The worker of the crate computes, and cannot be built here. So this is its skeleton: the steps of `Engine::submit`, `close` and
-//! the loop of `src/engine/worker.rs`, in their order, around the crate's own queue of events and places. Who changes the order
+//! The worker of the crate computes, and cannot be built here. So this is its skeleton: the steps of `Engine::submit`, of errands,
+//! of `close` and of the loop of `src/engine/worker.rs`, in their order, around the crate's own queue of events and places. Who changes the order
 //! there has to change it here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -25,6 +25,34 @@ struct Sequence {
     _ticket: Ticket,
 }
 
+/// What comes through the door: a request, or an errand with the way back to its caller.
+enum Order {
+    Request(Sequence),
+    Errand(Post<()>),
+}
+
+/// What the worker has taken in.
+#[derive(Default)]
+struct Scheduler {
+    waiting: Vec<Sequence>,
+    errands: Vec<Post<()>>,
+}
+
+impl Scheduler {
+    fn take_in(&mut self, order: Order) {
+        match order {
+            Order::Request(sequence) => self.waiting.push(sequence),
+            Order::Errand(errand) => self.errands.push(errand),
+        }
+    }
+
+    /// The requests. Dropping an errand tells its caller that the engine closed.
+    fn drain(&mut self) -> Vec<Sequence> {
+        self.errands.clear();
+        std::mem::take(&mut self.waiting)
+    }
+}
+
 #[derive(Default)]
 struct Status {
     closing: AtomicBool,
@@ -32,7 +60,7 @@ struct Status {
 }
 
 struct Engine {
-    door: Mutex<Option<(Post<Sequence>, thread::JoinHandle<()>)>>,
+    door: Mutex<Option<(Post<Order>, thread::JoinHandle<()>)>>,
     status: Arc<Status>,
     taken: Arc<AtomicUsize>,
 }
@@ -47,24 +75,39 @@ impl Engine {
     }
 
     fn submit(&self, panics: bool) -> Result<EventStream, Error> {
-        if self.status.closing.load(Ordering::Acquire) {
-            return Err(super::closed());
-        }
-        if let Some(error) = self.status.broken.lock().unwrap().clone() {
-            return Err(error);
-        }
+        self.check_alive()?;
         let ticket = Ticket::take(&self.taken, MOST).ok_or_else(|| {
             Error::new(ErrorKind::QueueFull { retry_after: Duration::ZERO }, "Full.", "Wait.")
         })?;
         let (events, stream) = channel();
-        let door = self.door.lock().unwrap();
-        let sent =
-            door.as_ref().ok_or_else(super::closed)?.0.send(Sequence { events, panics, _ticket: ticket });
-        drop(door);
-        match sent {
-            Ok(()) => Ok(stream),
-            Err(_) => Err(self.status.broken.lock().unwrap().clone().unwrap_or_else(super::closed)),
+        self.send(Order::Request(Sequence { events, panics, _ticket: ticket }))?;
+        Ok(stream)
+    }
+
+    /// Has the worker do something that is no request, and waits for it.
+    fn run(&self) -> Result<(), Error> {
+        self.check_alive()?;
+        let (done, outcome) = inbox();
+        self.send(Order::Errand(done))?;
+        outcome.wait().ok_or_else(|| self.gone())
+    }
+
+    fn check_alive(&self) -> Result<(), Error> {
+        if self.status.closing.load(Ordering::Acquire) {
+            return Err(super::closed());
         }
+        self.status.broken.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn gone(&self) -> Error {
+        self.status.broken.lock().unwrap().clone().unwrap_or_else(super::closed)
+    }
+
+    fn send(&self, order: Order) -> Result<(), Error> {
+        let door = self.door.lock().unwrap();
+        let sent = door.as_ref().ok_or_else(super::closed)?.0.send(order);
+        drop(door);
+        sent.map_err(|_| self.gone())
     }
 
     fn close(&self) {
@@ -83,38 +126,47 @@ impl Drop for Engine {
     }
 }
 
-fn work(requests: &Inbox<Sequence>, status: &Status) {
-    let mut waiting = Vec::new();
-    while receive(&mut waiting, requests, status) {
-        let stepped = catch_unwind(AssertUnwindSafe(|| step(&mut waiting)));
+fn work(requests: &Inbox<Order>, status: &Status) {
+    let mut scheduler = Scheduler::default();
+    while receive(&mut scheduler, requests, status) {
+        let stepped = catch_unwind(AssertUnwindSafe(|| step(&mut scheduler.waiting)));
         if stepped.is_err() {
             let error = Error::internal("The worker panicked.");
             *status.broken.lock().unwrap() = Some(error.clone());
-            for sequence in waiting.drain(..).chain(requests.rest()) {
+            requests.rest().into_iter().for_each(|order| scheduler.take_in(order));
+            for sequence in scheduler.drain() {
                 sequence.events.end(Event::Failed(error.clone()));
             }
             return;
         }
+        for errand in std::mem::take(&mut scheduler.errands) {
+            // A caller who is gone does not want to know.
+            let _ = errand.send(());
+        }
     }
+    drop(scheduler.drain());
 }
 
 /// Takes in what has arrived, waiting for it when there is nothing to do. False: the engine closes.
-fn receive(waiting: &mut Vec<Sequence>, requests: &Inbox<Sequence>, status: &Status) -> bool {
-    if waiting.is_empty() {
+fn receive(scheduler: &mut Scheduler, requests: &Inbox<Order>, status: &Status) -> bool {
+    if scheduler.waiting.is_empty() {
         match requests.wait() {
-            Some(sequence) => waiting.push(sequence),
+            Some(order) => scheduler.take_in(order),
             None => return false,
         }
     }
     if status.closing.load(Ordering::Acquire) {
         return false;
     }
-    waiting.extend(requests.rest());
+    requests.rest().into_iter().for_each(|order| scheduler.take_in(order));
     true
 }
 
-/// Ends the first one, as its last event says.
+/// Ends the first one, as its last event says. None: it came for an errand.
 fn step(waiting: &mut Vec<Sequence>) {
+    if waiting.is_empty() {
+        return;
+    }
     if waiting[0].panics {
         resume_unwind(Box::new("scripted"));
     }
@@ -209,4 +261,45 @@ pub fn the_last_handle_may_go_first() {
     drop(engine);
     let ended = reading.join().unwrap();
     assert!(matches!(ended, Ended::Whole | Ended::Closed), "{ended:?}");
+}
+
+/// How an errand ended.
+fn send_out(engine: &Engine) -> Ended {
+    match engine.run() {
+        Ok(()) => Ended::Whole,
+        Err(error) => kind(&error),
+    }
+}
+
+/// An errand is done beside a request, whichever comes first.
+pub fn an_errand_and_a_request_are_both_done() {
+    let engine = Arc::new(Engine::start());
+    let other = Arc::clone(&engine);
+    let asking = thread::spawn(move || ask(&other, false));
+    assert_eq!(send_out(&engine), Ended::Whole);
+    assert_eq!(asking.join().unwrap(), Ended::Whole);
+    engine.close();
+    assert_eq!(send_out(&engine), Ended::Closed);
+}
+
+/// One thread sends on an errand while another closes: nobody waits for ever.
+pub fn an_errand_and_a_close_both_end() {
+    let engine = Arc::new(Engine::start());
+    let other = Arc::clone(&engine);
+    let sending = thread::spawn(move || send_out(&other));
+    engine.close();
+    let ended = sending.join().unwrap();
+    assert!(matches!(ended, Ended::Whole | Ended::Closed), "{ended:?}");
+}
+
+/// One thread sends on an errand while another asks for a panic.
+pub fn an_errand_ends_when_the_worker_panics() {
+    let engine = Arc::new(Engine::start());
+    let other = Arc::clone(&engine);
+    let sending = thread::spawn(move || send_out(&other));
+    assert_eq!(ask(&engine, true), Ended::Broken);
+    let ended = sending.join().unwrap();
+    assert!(matches!(ended, Ended::Whole | Ended::Broken), "{ended:?}");
+    assert_eq!(send_out(&engine), Ended::Broken);
+    engine.close();
 }

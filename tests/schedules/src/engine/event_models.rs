@@ -152,7 +152,7 @@ pub fn a_waker_that_is_set_late_misses_nothing() {
     });
     let bell = Arc::new(Bell::default());
     let rung = Arc::clone(&bell);
-    stream.on_event(Box::new(move || rung.ring()));
+    stream.on_event(Box::new(move |_| rung.ring()));
     let mut got = Got::default();
     bell.wait();
     loop {
@@ -174,7 +174,7 @@ pub fn a_waker_and_a_waiting_thread_are_both_told() {
     let reader = thread::spawn(move || read(&other));
     let bell = Arc::new(Bell::default());
     let rung = Arc::clone(&bell);
-    stream.on_event(Box::new(move || rung.ring()));
+    stream.on_event(Box::new(move |_| rung.ring()));
     let writer = thread::spawn(move || end(&sender));
     bell.wait();
     let mine = match stream.next(Duration::ZERO) {

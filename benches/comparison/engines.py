@@ -1,4 +1,4 @@
-"""Runs the measures: starts runners, asks them in turns, and notes what they say."""
+"""The engines at work: starts their runners, asks them in turns, and notes what they say."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Runner:
 
 
 @dataclass
-class Session:
+class Comparison:
     """One comparison."""
 
     cache: Path

@@ -1,4 +1,4 @@
-"""Runs the measurements, each in a process of its own, and shows how far they are."""
+"""What is to be measured, and the run that does it: each in a process of its own, with a word on how far it is."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def plans(names: Sequence[str], wanted: Sequence[str]) -> tuple[list[Plan], dict
 
 
 @dataclass
-class Session:
+class Run:
     """How to measure."""
 
     phicandle: Path
@@ -94,7 +94,7 @@ class Session:
             )
         return result | {"seconds": round(time.monotonic() - started, 1), "steal": clock.steal()} | answer
 
-    def run(self, todo: list[Plan]) -> list[dict[str, Any]]:
+    def results(self, todo: list[Plan]) -> list[dict[str, Any]]:
         """All results, in order."""
         files = models.find({plan.model for plan in todo})
         for path in files.values():
