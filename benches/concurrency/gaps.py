@@ -33,7 +33,8 @@ def measure(bench: Bench) -> dict[str, Any]:
     steps = 10 if bench.quick else 30 if bench.large else 200
     found: dict[str, Any] = {"prompt_tokens": prompt_tokens, "rounds": []}
     rounds = bench.rounds(1, 5)
-    with bench.open_forgetful(context_length=CONTEXT) as generator:
+    # A guess that is right brings several tokens in one step, and the pieces of a stream would no longer be its steps.
+    with bench.open_forgetful(context_length=CONTEXT, speculation=False) as generator:
         bias = dict.fromkeys(words(generator, CHOICE), 100.0)
         for number in range(rounds):
             prompt = bench.prose(generator, prompt_tokens, number)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::errand::Errand;
 use super::guess::LONGEST;
-use super::pace::Pace;
+use super::pace::{Load, Pace};
 use super::prefix::{Prefix, PrefixTree, common};
 use super::sequence::{Rank, Sequence};
 use super::worker::Order;
@@ -315,7 +315,7 @@ impl Scheduler {
         let company = self.counts().1 > 1;
         let mut writers = self.slots.iter().flatten().filter(|sequence| sequence.writes()).count();
         let shares = self.shares(behind, writers, company);
-        let reads = shares.iter().any(|&share| share > 0);
+        let reads = self.slots.iter().flatten().any(|sequence| !sequence.writes());
         let mut guesses = if reads { 0 } else { GUESS_ROWS.saturating_sub(writers) };
         let mut runs = Vec::new();
         for (slot, sequence) in self.slots.iter_mut().enumerate() {
@@ -361,22 +361,28 @@ impl Scheduler {
         shares
     }
 
-    /// Answers that get a token in `batch`, and other tokens in it.
-    fn sizes(&self, batch: &Batch) -> (usize, usize) {
-        let writes = |run: &&Run| self.slots[run.slot].as_ref().is_some_and(Sequence::writes);
-        let (writers, readers): (Vec<_>, Vec<_>) = batch.runs.iter().partition(writes);
-        (writers.len(), readers.iter().map(|run| run.tokens.len()).sum())
+    /// What goes through the model with `batch`.
+    fn load(&self, batch: &Batch) -> Load {
+        let mut load = Load { written: 0, read: 0 };
+        for run in &batch.runs {
+            if self.slots[run.slot].as_ref().is_some_and(Sequence::writes) {
+                load.written += run.tokens.len();
+            } else {
+                load.read += run.tokens.len();
+            }
+        }
+        load
     }
 
     /// How long `batch` takes, as far as that is known, and how to note it.
-    pub(super) fn expected(&self, batch: &Batch) -> (Option<Duration>, (usize, usize)) {
-        let (writers, tokens) = self.sizes(batch);
-        (self.pace.expected(writers, tokens), (writers, tokens))
+    pub(super) fn expected(&self, batch: &Batch) -> (Option<Duration>, Load) {
+        let load = self.load(batch);
+        (self.pace.expected(load), load)
     }
 
-    /// Takes note of how long a pass of such sizes took.
-    pub(super) fn note(&mut self, (writers, tokens): (usize, usize), took: Duration) {
-        self.pace.note(writers, tokens, took);
+    /// Takes note of how long a pass of such a load took.
+    pub(super) fn note(&mut self, load: Load, took: Duration) {
+        self.pace.note(load, took);
     }
 
     /// Keeps the blocks that `run` has filled.

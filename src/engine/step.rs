@@ -73,7 +73,7 @@ pub(super) fn step(
     if batch.runs.is_empty() {
         return progress;
     }
-    let (expected, sizes) = scheduler.expected(&batch);
+    let (expected, load) = scheduler.expected(&batch);
     let begun = Instant::now();
     let done = {
         let scheduler = RefCell::new(&mut *scheduler);
@@ -107,7 +107,7 @@ pub(super) fn step(
         }
     }
     let took = begun.elapsed();
-    scheduler.note(sizes, took);
+    scheduler.note(load, took);
     let mut rows = logits.rows_mut();
     let mut useful = 0;
     for run in &batch.runs {

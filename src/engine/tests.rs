@@ -480,6 +480,9 @@ fn a_pass_is_stopped_when_the_engine_closes() {
 #[test]
 fn sequences_in_several_slots_do_not_mix() {
     let (engine, longest_run, _) = engine_of(Script::Alphabet, 3, 64);
+    // With nobody beside it, a prompt enters in runs that are as long as they may be.
+    let alone = engine.submit(request("abcdefghijk", |params| params.max_tokens = Some(9))).unwrap();
+    assert_eq!(read(&alone).0, "lmnopqrst");
     let streams: Vec<_> = ('a'..='j')
         .map(|letter| {
             let prompt: String = (letter..='k').collect();
