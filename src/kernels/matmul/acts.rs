@@ -13,10 +13,16 @@ pub(super) struct SuperActs {
     pub(super) q: [i8; SUPER],
     /// Sums of 32.
     pub(super) sums32: [i16; 8],
-    /// Sums of 16.
-    pub(super) sums16: [i16; 16],
     /// An activation is `d * q`.
     pub(super) d: f32,
+    /// What takes the middle of their range from weights of 4 bits: -8 times the sum of 32. The cache line of `d` ends with it.
+    pub(super) middle4: [i32; 8],
+    /// The same for 5 bits: -16 times the sum of 16.
+    pub(super) middle5: [i32; 16],
+    /// The same for 6 bits: -32 times the sum of 8.
+    pub(super) middle6: [i32; 32],
+    /// Sums of 16.
+    pub(super) sums16: [i16; 16],
 }
 
 /// 64 activations of one token, in two blocks.
@@ -33,7 +39,15 @@ pub(super) struct BlockActs {
 }
 
 impl SuperActs {
-    pub(super) const ZERO: Self = Self { q: [0; SUPER], sums32: [0; 8], sums16: [0; 16], d: 0.0 };
+    pub(super) const ZERO: Self = Self {
+        q: [0; SUPER],
+        sums32: [0; 8],
+        d: 0.0,
+        middle4: [0; 8],
+        middle5: [0; 16],
+        middle6: [0; 32],
+        sums16: [0; 16],
+    };
 }
 
 impl BlockActs {
@@ -131,11 +145,18 @@ pub(super) unsafe fn quantise_super<S: Simd>(s: S, x: *const f32, to: &mut Super
     unsafe {
         to.d = quantise::<S, SUPER>(s, x, to.q.as_mut_ptr());
     }
-    for (sum, q) in to.sums16.iter_mut().zip(to.q.as_chunks::<16>().0) {
+    let mut sums8 = [0; SUPER / 8];
+    for ((sum, middle), q) in sums8.iter_mut().zip(&mut to.middle6).zip(to.q.as_chunks::<8>().0) {
         *sum = q.iter().map(|&q| i16::from(q)).sum();
+        *middle = -32 * i32::from(*sum);
     }
-    for (sum, pair) in to.sums32.iter_mut().zip(to.sums16.as_chunks::<2>().0) {
+    for ((sum, middle), pair) in to.sums16.iter_mut().zip(&mut to.middle5).zip(sums8.as_chunks::<2>().0) {
         *sum = pair[0] + pair[1];
+        *middle = -16 * i32::from(*sum);
+    }
+    for ((sum, middle), pair) in to.sums32.iter_mut().zip(&mut to.middle4).zip(to.sums16.as_chunks::<2>().0) {
+        *sum = pair[0] + pair[1];
+        *middle = -8 * i32::from(*sum);
     }
 }
 

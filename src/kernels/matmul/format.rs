@@ -69,11 +69,17 @@ impl Family {
 pub(super) trait Dots<S: Simd> {
     /// The sums.
     type Acc: Copy;
+    /// As [`Simd::CENTRED`].
+    const CENTRED: bool;
     /// Steps that may be summed before draining.
     fn limit() -> usize;
     fn zero(s: S) -> Self::Acc;
+    /// A sum that begins at `x` if sums are centred.
+    fn from(s: S, x: i32) -> Self::Acc;
     fn dot(s: S, acc: Self::Acc, w: S::B, a: S::A) -> Self::Acc;
     fn drain(s: S, total: S::I, acc: Self::Acc, scale: S::I) -> S::I;
+    /// The same for sums that are not centred, with a scale that is not below zero.
+    fn drain_whole(s: S, total: S::I, acc: Self::Acc, scale: S::I) -> S::I;
     fn sum(s: S, acc: Self::Acc) -> S::I;
 }
 
@@ -84,6 +90,7 @@ pub(super) struct Wide;
 
 impl<S: Simd, const BITS: usize> Dots<S> for Narrow<BITS> {
     type Acc = S::Dot;
+    const CENTRED: bool = S::CENTRED;
     #[inline(always)]
     fn limit() -> usize {
         S::dot_limit(BITS)
@@ -91,6 +98,10 @@ impl<S: Simd, const BITS: usize> Dots<S> for Narrow<BITS> {
     #[inline(always)]
     fn zero(s: S) -> S::Dot {
         s.dot_zero()
+    }
+    #[inline(always)]
+    fn from(s: S, x: i32) -> S::Dot {
+        s.dot_from(x)
     }
     #[inline(always)]
     fn dot(s: S, acc: S::Dot, w: S::B, a: S::A) -> S::Dot {
@@ -101,6 +112,10 @@ impl<S: Simd, const BITS: usize> Dots<S> for Narrow<BITS> {
         s.drain(total, acc, scale)
     }
     #[inline(always)]
+    fn drain_whole(s: S, total: S::I, acc: S::Dot, scale: S::I) -> S::I {
+        s.drain_whole(total, acc, scale)
+    }
+    #[inline(always)]
     fn sum(s: S, acc: S::Dot) -> S::I {
         s.dot_sum(acc)
     }
@@ -108,6 +123,7 @@ impl<S: Simd, const BITS: usize> Dots<S> for Narrow<BITS> {
 
 impl<S: Simd> Dots<S> for Wide {
     type Acc = S::Wide;
+    const CENTRED: bool = false;
     #[inline(always)]
     fn limit() -> usize {
         8
@@ -117,11 +133,19 @@ impl<S: Simd> Dots<S> for Wide {
         s.wide_zero()
     }
     #[inline(always)]
+    fn from(s: S, _: i32) -> S::Wide {
+        s.wide_zero()
+    }
+    #[inline(always)]
     fn dot(s: S, acc: S::Wide, w: S::B, a: S::A) -> S::Wide {
         s.wide_dot(acc, w, a)
     }
     #[inline(always)]
     fn drain(s: S, total: S::I, acc: S::Wide, scale: S::I) -> S::I {
+        s.wide_drain(total, acc, scale)
+    }
+    #[inline(always)]
+    fn drain_whole(s: S, total: S::I, acc: S::Wide, scale: S::I) -> S::I {
         s.wide_drain(total, acc, scale)
     }
     #[inline(always)]
@@ -137,6 +161,8 @@ pub(super) struct Scales {
     pub(super) sub: [[i32; LANES]; 16],
     /// What the sums of activations are multiplied with, in pairs of i16 of neighbouring sub-blocks.
     pub(super) mins: [[i32; LANES]; 8],
+    /// Scales of 32 values times the middle of their range, in such pairs. Filled where sums are [centred](Simd::CENTRED).
+    pub(super) middles: [[i32; LANES]; 4],
     /// Of the super-block.
     pub(super) d: [f32; LANES],
     /// Of the mins.
@@ -144,8 +170,13 @@ pub(super) struct Scales {
 }
 
 impl Scales {
-    pub(super) const ZERO: Self =
-        Self { sub: [[0; LANES]; 16], mins: [[0; LANES]; 8], d: [0.0; LANES], dmin: [0.0; LANES] };
+    pub(super) const ZERO: Self = Self {
+        sub: [[0; LANES]; 16],
+        mins: [[0; LANES]; 8],
+        middles: [[0; LANES]; 4],
+        d: [0.0; LANES],
+        dmin: [0.0; LANES],
+    };
 }
 
 /// What a kernel needs to know of the values of a K-quant.
@@ -155,6 +186,8 @@ pub(super) trait SuperKind {
     /// Whether the file has minima of its own, scaled by `dmin`. Else the mins stand for an offset of the values, and are
     /// scaled as the values are.
     const MINS: bool;
+    /// The middle of the values' range, where it is so wide that sums without it would leave i16.
+    const MIDDLE: Option<i32>;
     /// The values' width.
     type Bits<S: Simd>: Dots<S>;
 }
@@ -191,16 +224,19 @@ pub(super) struct Q6K;
 impl SuperKind for Q4K {
     const SUB: usize = 32;
     const MINS: bool = true;
+    const MIDDLE: Option<i32> = Some(8);
     type Bits<S: Simd> = Narrow<4>;
 }
 impl SuperKind for Q5K {
     const SUB: usize = 32;
     const MINS: bool = true;
+    const MIDDLE: Option<i32> = Some(16);
     type Bits<S: Simd> = Narrow<5>;
 }
 impl SuperKind for Q6K {
     const SUB: usize = 16;
     const MINS: bool = false;
+    const MIDDLE: Option<i32> = Some(32);
     type Bits<S: Simd> = Narrow<6>;
 }
 
@@ -210,7 +246,7 @@ pub(super) const SIX_BIT: usize = 8 * LANES + 4 * LANES;
 
 /// Reads the scales of Q4_K and Q5_K, with `d` and `dmin` behind them.
 #[inline(always)]
-unsafe fn six_bit_scales<S: Simd>(s: S, from: *const u8, scales: &mut Scales) {
+unsafe fn six_bit_scales<S: Simd, K: SuperKind>(s: S, from: *const u8, scales: &mut Scales) {
     #[repr(align(64))]
     struct Bytes([u8; 16 * LANES]);
     let mut bytes = Bytes([0; 16 * LANES]);
@@ -231,6 +267,11 @@ unsafe fn six_bit_scales<S: Simd>(s: S, from: *const u8, scales: &mut Scales) {
             let mins = to.add(2 * CHUNK + 2 * pair * LANES);
             let mins = s.pair(s.load_u8(mins), s.load_u8(mins.add(LANES)));
             s.store_i(mins, scales.mins[pair].as_mut_ptr());
+            if let (true, Some(middle)) = (S::CENTRED, K::MIDDLE) {
+                let scale = to.add(2 * pair * LANES);
+                let pairs = s.pair(s.load_u8(scale), s.load_u8(scale.add(LANES)));
+                s.store_i(s.mul_i(pairs, s.splat_i(middle)), scales.middles[pair].as_mut_ptr());
+            }
         }
         let d = from.add(SIX_BIT).cast();
         s.store(s.load_f16(d), scales.d.as_mut_ptr());
@@ -257,7 +298,7 @@ impl SuperFormat for Q4K {
     #[inline(always)]
     unsafe fn scales<S: Simd>(s: S, tile: *const u8, scales: &mut Scales) {
         // SAFETY: the scales end with the tile.
-        unsafe { six_bit_scales(s, tile.add(32 * CHUNK), scales) }
+        unsafe { six_bit_scales::<S, Self>(s, tile.add(32 * CHUNK), scales) }
     }
 }
 
@@ -290,7 +331,7 @@ impl SuperFormat for Q5K {
     #[inline(always)]
     unsafe fn scales<S: Simd>(s: S, tile: *const u8, scales: &mut Scales) {
         // SAFETY: the scales end with the tile.
-        unsafe { six_bit_scales(s, tile.add(40 * CHUNK), scales) }
+        unsafe { six_bit_scales::<S, Self>(s, tile.add(40 * CHUNK), scales) }
     }
 }
 

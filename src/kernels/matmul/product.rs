@@ -17,6 +17,22 @@ const UNIT_BYTES: usize = 256 << 10;
 /// Pieces of work per thread that a product is cut into at least, where it has as many strips.
 const UNITS_PER_THREAD: usize = 4;
 
+/// Tokens that a strip is computed for at a time: their activations stay in the second-level cache while they meet all strips of
+/// a piece of work, and their results in the first-level one.
+const TOKENS: usize = 64;
+
+/// Most tokens that strips of `matrices` are computed for at a time. Weights that have to be brought into tiles first meet all
+/// tokens at once.
+fn most_tokens(matrices: &[&Matrix], acts: &Activations) -> usize {
+    let tiled = matrices.iter().all(|matrix| matrix.is_tiled());
+    if tiled { acts.rows.min(TOKENS) } else { acts.rows }
+}
+
+/// The tokens before `count`, at most `most` at a time.
+fn pieces(count: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(most.max(1)).map(move |first| first..(first + most).min(count))
+}
+
 /// What is done with a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
@@ -45,20 +61,24 @@ impl Strips<'_> {
     fn compute(self, tier: Tier) {
         let Self { matrix, acts, groups, out, width, column, then, scratch } = self;
         let [panels, tiles] = matrix.strip_scratch();
-        let [results, panels, tiles] = scratch.split([acts.rows * WIDTH * 4, panels, tiles]);
+        let most = most_tokens(&[matrix], acts);
+        let [results, panels, tiles] = scratch.split([most * WIDTH * 4, panels, tiles]);
         let results = view_mut::<f32>(results);
-        for group in groups.step_by(GROUPS) {
-            let mut strip = Strip { matrix, group, acts, results, panels, tiles };
-            strip.compute(tier);
-            let first = group * (WIDTH / GROUPS);
-            let rows = (matrix.rows - first).min(WIDTH);
-            for (token, results) in results.chunks_exact(WIDTH).enumerate() {
-                let at = token * width + column + first;
-                // SAFETY: every row of every matrix has a column of its own.
-                let out = unsafe { out.slice(at..at + rows) };
-                match then {
-                    Then::Store => out.copy_from_slice(&results[..rows]),
-                    Then::Add => out.iter_mut().zip(results).for_each(|(out, result)| *out += *result),
+        for tokens in pieces(acts.rows, most) {
+            for group in groups.clone().step_by(GROUPS) {
+                let results = &mut results[..tokens.len() * WIDTH];
+                let mut strip = Strip { matrix, group, acts, tokens: tokens.clone(), results, panels, tiles };
+                strip.compute(tier);
+                let first = group * (WIDTH / GROUPS);
+                let rows = (matrix.rows - first).min(WIDTH);
+                for (token, results) in tokens.clone().zip(results.chunks_exact(WIDTH)) {
+                    let at = token * width + column + first;
+                    // SAFETY: every row of every matrix has a column of its own.
+                    let out = unsafe { out.slice(at..at + rows) };
+                    match then {
+                        Then::Store => out.copy_from_slice(&results[..rows]),
+                        Then::Add => out.iter_mut().zip(results).for_each(|(out, result)| *out += *result),
+                    }
                 }
             }
         }
@@ -138,18 +158,24 @@ impl Compute {
             Part { matrix: gate, column: 0, groups: (self.unit_groups(gate) / 2).next_multiple_of(GROUPS) };
         let work = |unit, scratch: &mut Scratch| {
             let (scratch_gate, scratch_up) = (gate.strip_scratch(), up.strip_scratch());
-            let results = acts.rows * WIDTH * 4;
+            let most = most_tokens(&[gate, up], acts);
+            let results = most * WIDTH * 4;
             let [panels, tiles] = [0, 1].map(|i| scratch_gate[i].max(scratch_up[i]));
             let [gates, ups, panels, tiles] = scratch.split([results, results, panels, tiles]);
             let (gates, ups) = (view_mut::<f32>(gates), view_mut::<f32>(ups));
-            for group in part.range(unit).step_by(GROUPS) {
-                Strip { matrix: gate, group, acts, results: gates, panels, tiles }.compute(self.tier);
-                Strip { matrix: up, group, acts, results: ups, panels, tiles }.compute(self.tier);
-                let first = group * (WIDTH / GROUPS);
-                for (results, bias) in [&mut *gates, &mut *ups].into_iter().zip(biases) {
-                    add_bias(results, bias, first);
+            for tokens in pieces(acts.rows, most) {
+                for group in part.range(unit).step_by(GROUPS) {
+                    let first = group * (WIDTH / GROUPS);
+                    for ((matrix, results), bias) in
+                        [(gate, &mut *gates), (up, &mut *ups)].into_iter().zip(biases)
+                    {
+                        let results = &mut results[..tokens.len() * WIDTH];
+                        Strip { matrix, group, acts, tokens: tokens.clone(), results, panels, tiles }
+                            .compute(self.tier);
+                        add_bias(results, bias, first);
+                    }
+                    dispatch(self.tier, Gate { gates, ups, out: &out, width, first, tokens: tokens.clone() });
                 }
-                dispatch(self.tier, Gate { gates, ups, out: &out, width, first });
             }
         };
         self.pool.for_each_until(part.units(), &work, stop)
@@ -179,6 +205,7 @@ struct Gate<'a> {
     width: usize,
     /// The strip's first row.
     first: usize,
+    tokens: Range<usize>,
 }
 
 impl Op for Gate<'_> {
@@ -188,7 +215,7 @@ impl Op for Gate<'_> {
     fn run<S: Simd>(self, s: S) {
         let rows = (self.width - self.first).min(WIDTH);
         let halves = self.gates.chunks_exact(WIDTH).zip(self.ups.chunks_exact(WIDTH));
-        for (token, (gate, up)) in halves.enumerate() {
+        for (token, (gate, up)) in self.tokens.zip(halves) {
             let at = token * self.width + self.first;
             // SAFETY: every strip has rows of its own.
             let out = unsafe { self.out.slice(at..at + rows) };

@@ -46,6 +46,7 @@ pub(super) struct Q2K;
 impl SuperKind for Q2K {
     const SUB: usize = 16;
     const MINS: bool = true;
+    const MIDDLE: Option<i32> = None;
     type Bits<S: Simd> = Narrow<6>;
 }
 impl RawSuper for Q2K {
@@ -67,6 +68,7 @@ pub(super) struct Q3K;
 impl SuperKind for Q3K {
     const SUB: usize = 16;
     const MINS: bool = false;
+    const MIDDLE: Option<i32> = None;
     type Bits<S: Simd> = Narrow<6>;
 }
 impl RawSuper for Q3K {
@@ -96,6 +98,7 @@ pub(super) struct Iq4Xs;
 impl SuperKind for Iq4Xs {
     const SUB: usize = 32;
     const MINS: bool = false;
+    const MIDDLE: Option<i32> = None;
     type Bits<S: Simd> = Wide;
 }
 impl RawSuper for Iq4Xs {

@@ -1,6 +1,7 @@
 //! The results of up to 32 rows for all tokens.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::acts::Activations;
 use super::block_kernel::{self, BlockPanel};
@@ -44,6 +45,8 @@ pub(super) struct Strip<'a> {
     /// The first group of 16 rows; a strip has [`GROUPS`] of them, or one at the end of a matrix.
     pub(super) group: usize,
     pub(super) acts: &'a Activations,
+    /// The tokens to compute.
+    pub(super) tokens: Range<usize>,
     /// `[token][WIDTH]`.
     pub(super) results: &'a mut [f32],
     pub(super) panels: &'a mut [u8],
@@ -272,7 +275,7 @@ impl Strip<'_> {
     /// pay.
     #[inline(always)]
     fn is_narrow<S: Simd>(&self, wide: usize) -> bool {
-        self.acts.rows <= if is_wide::<S>() { wide } else { 4 }
+        self.tokens.len() <= if is_wide::<S>() { wide } else { 4 }
     }
 
     #[inline(always)]
@@ -282,13 +285,13 @@ impl Strip<'_> {
             return self
                 .super_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
         }
-        let tokens = self.acts.rows;
+        let (tokens, stride) = (self.tokens.len(), self.acts.rows);
         for group in 0..groups {
             // SAFETY: a group has `tiles` tiles; activations and results are there for every token.
             unsafe {
                 let tile = base.add(group * tiles * F::TILE);
-                let (acts, results) =
-                    (self.acts.supers.as_ptr(), self.results.as_mut_ptr().add(group * LANES));
+                let acts = self.acts.supers.as_ptr().add(self.tokens.start);
+                let results = self.results.as_mut_ptr().add(group * LANES);
                 macro_rules! direct {
                     ($at:ident) => {
                         super_kernel::direct::<S, F, T>(
@@ -296,7 +299,7 @@ impl Strip<'_> {
                             tile,
                             tiles,
                             acts.add($at),
-                            tokens,
+                            stride,
                             results.add($at * WIDTH),
                             WIDTH,
                         )
@@ -322,7 +325,7 @@ impl Strip<'_> {
     /// Unpacks one super-block of the strip's rows after another, each for all tokens.
     #[inline(always)]
     fn super_panels<S: Simd, K: SuperKind>(&mut self, s: S, source: &impl Panels<SuperPanel>) {
-        let (groups, tokens, tiles) = (self.groups(), self.acts.rows, self.matrix.tiles());
+        let (groups, tokens, tiles) = (self.groups(), self.tokens.len(), self.matrix.tiles());
         self.results.fill(0.0);
         // SAFETY: `panels` is aligned, initialised, and large enough for two panels of plain numbers.
         let panels = unsafe { &mut *self.panels.as_mut_ptr().cast::<[SuperPanel; GROUPS]>() };
@@ -333,7 +336,7 @@ impl Strip<'_> {
             let mut ahead = Ahead::new(source, index + 1, 1, tokens);
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
-                let acts = self.acts.supers.as_ptr().add(index * tokens);
+                let acts = self.acts.supers.as_ptr().add(index * self.acts.rows + self.tokens.start);
                 let results = self.results.as_mut_ptr();
                 if is_wide::<S>() {
                     pieces!(tokens, at, [6, 4, 2, 1], {
@@ -372,13 +375,13 @@ impl Strip<'_> {
             return self
                 .block_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
         }
-        let tokens = self.acts.rows;
+        let (tokens, stride) = (self.tokens.len(), self.acts.rows);
         for group in 0..groups {
             // SAFETY: a group has `tiles` tiles; activations and results are there for every token.
             unsafe {
                 let tile = base.add(group * tiles * F::TILE);
-                let (acts, results) =
-                    (self.acts.blocks.as_ptr(), self.results.as_mut_ptr().add(group * LANES));
+                let acts = self.acts.blocks.as_ptr().add(self.tokens.start);
+                let results = self.results.as_mut_ptr().add(group * LANES);
                 macro_rules! direct {
                     ($at:ident) => {
                         block_kernel::direct::<S, F, T>(
@@ -386,7 +389,7 @@ impl Strip<'_> {
                             tile,
                             tiles,
                             acts.add($at),
-                            tokens,
+                            stride,
                             results.add($at * WIDTH),
                             WIDTH,
                         )
@@ -410,7 +413,8 @@ impl Strip<'_> {
     /// Unpacks a few blocks of the strip's rows after another, each time for all tokens.
     #[inline(always)]
     fn block_panels<S: Simd, K: BlockKind>(&mut self, s: S, source: &impl Panels<BlockPanel>) {
-        let (groups, tokens, tiles) = (self.groups(), self.acts.rows, self.matrix.tiles());
+        let (groups, tokens, tiles) = (self.groups(), self.tokens.len(), self.matrix.tiles());
+        let stride = self.acts.rows;
         self.results.fill(0.0);
         // SAFETY: `panels` is aligned, initialised, and large enough for these panels of plain numbers.
         let panels = unsafe { &mut *self.panels.as_mut_ptr().cast::<[[BlockPanel; BLOCK_PANELS]; GROUPS]>() };
@@ -425,7 +429,7 @@ impl Strip<'_> {
             let mut ahead = Ahead::new(source, index + BLOCK_PANELS, BLOCK_PANELS, tokens);
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
-                let acts = self.acts.blocks.as_ptr().add(index * tokens);
+                let acts = self.acts.blocks.as_ptr().add(index * stride + self.tokens.start);
                 let results = self.results.as_mut_ptr();
                 if is_wide::<S>() {
                     pieces!(tokens, at, [6, 4, 2, 1], {
@@ -435,7 +439,7 @@ impl Strip<'_> {
                             panels,
                             count,
                             acts.add(at),
-                            tokens,
+                            stride,
                             results.add(at * WIDTH),
                             WIDTH,
                         )
@@ -450,7 +454,7 @@ impl Strip<'_> {
                                 panels,
                                 count,
                                 acts.add(at),
-                                tokens,
+                                stride,
                                 results.add(at * WIDTH),
                                 WIDTH,
                             )
@@ -465,7 +469,7 @@ impl Strip<'_> {
     #[inline(always)]
     fn floats<S: Simd, F: FloatFormat>(&mut self, s: S) {
         let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
-        let tokens = self.acts.rows;
+        let tokens = self.tokens.len();
         let bytes = tiles * SPAN * LANES * F::SIZE;
         let stride = self.matrix.k.next_multiple_of(SPAN);
         self.results.fill(0.0);
@@ -475,7 +479,7 @@ impl Strip<'_> {
             // SAFETY: every group has `tiles` tiles; activations and results are there for every token.
             unsafe {
                 let tile = base.add(index * SPAN * LANES * F::SIZE);
-                let acts = self.acts.floats.as_ptr().add(index * SPAN);
+                let acts = self.acts.floats.as_ptr().add(index * SPAN + self.tokens.start * stride);
                 let results = self.results.as_mut_ptr();
                 macro_rules! tiles {
                     ($r:literal, $group:expr, $at:ident) => {

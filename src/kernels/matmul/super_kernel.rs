@@ -73,6 +73,88 @@ fn sums<K: SuperKind>(acts: &SuperActs) -> *const i32 {
     if K::SUB == 32 { acts.sums32.as_ptr().cast() } else { acts.sums16.as_ptr().cast() }
 }
 
+/// Whether sums begin below zero, so that they end as those of weights without the middle of their range.
+#[inline(always)]
+fn is_centred<S: Simd, K: SuperKind>() -> bool {
+    <K::Bits<S> as Dots<S>>::CENTRED && K::MIDDLE.is_some()
+}
+
+/// The same straight from a tile. There are few tokens, and a sub-block that is one sum is scaled more cheaply than centred.
+#[inline(always)]
+fn is_centred_direct<S: Simd, K: SuperKind>() -> bool {
+    is_centred::<S, K>() && steps::<S, K>() < K::SUB / 4
+}
+
+/// Steps that are summed before they are scaled.
+#[inline(always)]
+fn steps<S: Simd, K: SuperKind>() -> usize {
+    <K::Bits<S> as Dots<S>>::limit().min(K::SUB / 4)
+}
+
+/// Where the sum of steps begins, for the `part`-th [`steps`] of a super-block.
+///
+/// # Safety
+/// `acts` points to activations.
+#[inline(always)]
+unsafe fn begin<S: Simd, K: SuperKind>(
+    s: S,
+    centred: bool,
+    acts: *const SuperActs,
+    part: usize,
+) -> <K::Bits<S> as Dots<S>>::Acc {
+    if !centred {
+        return <K::Bits<S> as Dots<S>>::zero(s);
+    }
+    // SAFETY: the caller's; a super-block has no more parts than these have numbers.
+    let middle = unsafe {
+        match SUPER / 4 / steps::<S, K>() {
+            8 => (&raw const (*acts).middle4).cast::<i32>().add(part).read(),
+            16 => (&raw const (*acts).middle5).cast::<i32>().add(part).read(),
+            _ => (&raw const (*acts).middle6).cast::<i32>().add(part).read(),
+        }
+    };
+    <K::Bits<S> as Dots<S>>::from(s, middle)
+}
+
+/// The scaled sums before the first step: what centred sums lack, where the file's values have no middle.
+///
+/// # Safety
+/// `acts` points to activations.
+#[inline(always)]
+unsafe fn total<S: Simd, K: SuperKind>(s: S, centred: bool, acts: *const SuperActs, scales: &Scales) -> S::I {
+    let mut total = s.splat_i(0);
+    if centred && K::MINS {
+        for pair in 0..4 {
+            // SAFETY: the caller's; 16 lanes, and 8 sums.
+            unsafe {
+                let sums = s.splat_i((&raw const (*acts).sums32).cast::<i32>().add(pair).read());
+                total = s.dot_pairs(total, s.load_i(scales.middles[pair].as_ptr()), sums);
+            }
+        }
+    }
+    total
+}
+
+/// What a super-block's minima, or the offset of its values, take away.
+///
+/// # Safety
+/// `acts` points to activations.
+#[inline(always)]
+unsafe fn minima<S: Simd, K: SuperKind>(s: S, acts: *const SuperActs, scales: &Scales) -> S::I {
+    let mut mins = s.splat_i(0);
+    if is_centred::<S, K>() && !K::MINS {
+        return mins;
+    }
+    for pair in 0..SUPER / K::SUB / 2 {
+        // SAFETY: the caller's; 16 lanes, and as many sums.
+        unsafe {
+            let sums = s.splat_i(sums::<K>(&*acts).add(pair).read());
+            mins = s.dot_pairs(mins, s.load_i(scales.mins[pair].as_ptr()), sums);
+        }
+    }
+    mins
+}
+
 /// Adds one super-block to a result.
 #[inline(always)]
 fn finish<S: Simd, K: SuperKind>(
@@ -108,12 +190,20 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
     // SAFETY: chunks are within the panels; the caller gives T blocks of activations and T x 16 R results.
     unsafe {
         let mut total = [[s.splat_i(0); R]; T];
-        let limit = <K::Bits<S> as Dots<S>>::limit().min(K::SUB / 4);
+        for t in 0..T {
+            for r in 0..R {
+                total[t][r] = self::total::<S, K>(s, is_centred::<S, K>(), acts.add(t), &panels[r].scales);
+            }
+        }
+        let steps = steps::<S, K>();
         for sub in 0..SUPER / K::SUB {
             let mut step = sub * (K::SUB / 4);
-            for _ in 0..K::SUB / 4 / limit {
+            for _ in 0..K::SUB / 4 / steps {
                 let mut acc = [[<K::Bits<S> as Dots<S>>::zero(s); R]; T];
-                for _ in 0..limit {
+                for t in 0..T {
+                    acc[t] = [begin::<S, K>(s, is_centred::<S, K>(), acts.add(t), step / steps); R];
+                }
+                for _ in 0..steps {
                     let mut w = [s.splat_b(0); R];
                     for r in 0..R {
                         w[r] = s.load_b(panels[r].values.as_ptr().add(step * CHUNK));
@@ -134,22 +224,13 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
                 }
             }
         }
-        let mut mins = [[s.splat_i(0); R]; T];
-        for pair in 0..SUPER / K::SUB / 2 {
-            for r in 0..R {
-                let w = s.load_i(panels[r].scales.mins[pair].as_ptr());
-                for t in 0..T {
-                    let a = s.splat_i(*sums::<K>(&*acts.add(t)).add(pair));
-                    mins[t][r] = s.dot_pairs(mins[t][r], w, a);
-                }
-            }
-        }
         for r in 0..R {
             let scales = &panels[r].scales;
             let (d, dmin) = (s.load(scales.d.as_ptr()), s.load(scales.dmin.as_ptr()));
             for t in 0..T {
                 let to = results.add(t * stride + r * LANES);
-                let acc = finish::<S, K>(s, total[t][r], mins[t][r], d, dmin, (*acts.add(t)).d, s.load(to));
+                let mins = minima::<S, K>(s, acts.add(t), scales);
+                let acc = finish::<S, K>(s, total[t][r], mins, d, dmin, (*acts.add(t)).d, s.load(to));
                 s.store(acc, to);
             }
         }
@@ -168,16 +249,23 @@ unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize>(
     scales: &Scales,
     total: &mut [S::I; M],
 ) {
-    let limit = <F::Bits<S> as Dots<S>>::limit().min(F::SUB / 4);
+    let (steps, centred) = (steps::<S, F>(), is_centred_direct::<S, F>());
     // In the order of the memory, or the processor's own prefetcher loses the trail.
     let lines = F::TILE / CHUNK;
     for line in GROUP * lines / 4..(GROUP + 1) * lines / 4 {
         s.prefetch_far(tile.wrapping_add(AHEAD + line * CHUNK));
     }
     let mut step = 0;
-    for _ in 0..F::SUB / 4 / limit {
+    for _ in 0..F::SUB / 4 / steps {
         let mut acc = [[<F::Bits<S> as Dots<S>>::zero(s); M]; 4];
-        for _ in 0..limit {
+        for v in 0..F::VECTORS {
+            for m in 0..M {
+                let part = F::sub_block(GROUP, v) * (F::SUB / 4 / steps) + step / steps;
+                // SAFETY: the caller gives M blocks of activations.
+                acc[v][m] = unsafe { begin::<S, F>(s, centred, acts.add(m), part) };
+            }
+        }
+        for _ in 0..steps {
             // SAFETY: the caller gives a whole tile and M blocks of activations.
             unsafe {
                 let w = F::weights::<S, GROUP>(s, tile, step);
@@ -195,7 +283,11 @@ unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize>(
             // SAFETY: the scales are 16 lanes.
             let scale = unsafe { s.load_i(scales.sub[F::sub_block(GROUP, v)].as_ptr()) };
             for m in 0..M {
-                total[m] = <F::Bits<S> as Dots<S>>::drain(s, total[m], acc[v][m], scale);
+                total[m] = if centred == is_centred::<S, F>() {
+                    <F::Bits<S> as Dots<S>>::drain(s, total[m], acc[v][m], scale)
+                } else {
+                    <F::Bits<S> as Dots<S>>::drain_whole(s, total[m], acc[v][m], scale)
+                };
             }
         }
     }
@@ -223,22 +315,17 @@ pub(super) unsafe fn direct<S: Simd, F: SuperFormat, const M: usize>(
         for _ in 0..tiles {
             F::scales(s, tile, &mut scales);
             let mut total = [s.splat_i(0); M];
+            for m in 0..M {
+                total[m] = self::total::<S, F>(s, is_centred_direct::<S, F>(), acts.add(m), &scales);
+            }
             group::<S, F, M, 0>(s, tile, acts, &scales, &mut total);
             group::<S, F, M, 1>(s, tile, acts, &scales, &mut total);
             group::<S, F, M, 2>(s, tile, acts, &scales, &mut total);
             group::<S, F, M, 3>(s, tile, acts, &scales, &mut total);
-            let mut mins = [s.splat_i(0); M];
-            for pair in 0..SUPER / F::SUB / 2 {
-                let w = s.load_i(scales.mins[pair].as_ptr());
-                for m in 0..M {
-                    let a = s.splat_i(*sums::<F>(&*acts.add(m)).add(pair));
-                    mins[m] = s.dot_pairs(mins[m], w, a);
-                }
-            }
             let (d, dmin) = (s.load(scales.d.as_ptr()), s.load(scales.dmin.as_ptr()));
             for m in 0..M {
-                let da = (*acts.add(m)).d;
-                result[m] = finish::<S, F>(s, total[m], mins[m], d, dmin, da, result[m]);
+                let (da, mins) = ((*acts.add(m)).d, minima::<S, F>(s, acts.add(m), &scales));
+                result[m] = finish::<S, F>(s, total[m], mins, d, dmin, da, result[m]);
             }
             tile = tile.add(F::TILE);
             acts = acts.add(tokens);

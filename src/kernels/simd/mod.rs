@@ -49,6 +49,10 @@ pub(crate) trait Simd: Copy {
     /// Calls of [`Simd::wide_dot`] that may be summed before [`Simd::wide_sum`] or [`Simd::wide_drain`]: at least 8.
     const WIDE_LIMIT: usize;
 
+    /// Whether [`Simd::drain`] wants sums that fit into i16. So those of weights that use their range begin at what takes its
+    /// middle from every weight.
+    const CENTRED: bool = false;
+
     /// Calls of [`Simd::dot`] with weights of `bits` bits (4, 5 or 6) that may be summed before [`Simd::drain`].
     fn dot_limit(bits: usize) -> usize;
 
@@ -190,12 +194,22 @@ pub(crate) trait Simd: Copy {
     unsafe fn splat4(self, from: *const i8) -> Self::A;
     /// No sum yet.
     fn dot_zero(self) -> Self::Dot;
+    /// A sum that begins at `x`, where sums are [centred](Simd::CENTRED), and else no sum yet.
+    #[inline(always)]
+    fn dot_from(self, _x: i32) -> Self::Dot {
+        self.dot_zero()
+    }
     /// Adds the four products of each lane: bytes with at most 6 bits, times i8. See [`Simd::dot_limit`].
     fn dot(self, acc: Self::Dot, w: Self::B, a: Self::A) -> Self::Dot;
-    /// What [`Simd::drain`] wants of a scale that fits into i16.
+    /// What [`Simd::drain`] and [`Simd::wide_drain`] want of a scale that fits into i16.
     fn scale(self, scale: Self::I) -> Self::I;
-    /// `total + acc * scale`.
+    /// `total + acc * scale`. See [`Simd::CENTRED`].
     fn drain(self, total: Self::I, acc: Self::Dot, scale: Self::I) -> Self::I;
+    /// The same for sums that are not centred, with a scale that is not below zero.
+    #[inline(always)]
+    fn drain_whole(self, total: Self::I, acc: Self::Dot, scale: Self::I) -> Self::I {
+        self.drain(total, acc, scale)
+    }
     /// The sums as they are.
     fn dot_sum(self, acc: Self::Dot) -> Self::I;
     /// No sum yet.
