@@ -101,7 +101,7 @@ pub(super) fn metrics<'py>(py: Python<'py>, metrics: &Metrics) -> Facts<'py> {
 /// For `phicandle.CpuInfo`.
 #[pyfunction]
 pub(super) fn cpu_info(py: Python<'_>) -> Facts<'_> {
-    gil::enter(py, || {
+    gil::guard(py, || {
         let cpu = CpuInfo::detect().map_err(|error| raise(py, &error))?;
         let facts = PyDict::new(py);
         facts.set_item("arch", cpu.arch)?;

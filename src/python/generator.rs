@@ -140,12 +140,12 @@ impl RawGenerator {
 
     /// For `phicandle.ModelInfo`.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        gil::enter(py, || facts::model(py, self.engine(py)?.info()))
+        gil::guard(py, || facts::model(py, self.engine(py)?.info()))
     }
 
     /// For `phicandle.EngineStats`.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        gil::enter(py, || facts::stats(py, &self.engine(py)?.stats()))
+        gil::guard(py, || facts::stats(py, &self.engine(py)?.stats()))
     }
 
     /// Whether `close` was called.

@@ -41,7 +41,7 @@ pub(super) fn windows(
     window: usize,
     stride: usize,
 ) -> PyResult<Vec<(usize, usize, usize)>> {
-    gil::enter(py, || {
+    gil::guard(py, || {
         Ok(stride_windows(length, window, stride)
             .map(|window| (window.begin, window.scored, window.end))
             .collect())

@@ -71,7 +71,7 @@ impl Params {
 /// Checks the ranges of sampling parameters that belong to no model yet.
 #[pyfunction]
 pub(super) fn check_params(py: Python<'_>, params: Params) -> PyResult<()> {
-    gil::enter(py, || {
+    gil::guard(py, || {
         params.into_core().and_then(|params| params.validate(usize::MAX)).map_err(|error| raise(py, &error))
     })
 }
