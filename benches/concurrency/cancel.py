@@ -199,14 +199,17 @@ def measure(bench: Bench) -> dict[str, Any]:
     length = 300 if bench.large else 1000
     with bench.open_forgetful(context_length=4096, max_batch=SLOTS) as generator:
         work = work_of(generator, bench.prose(generator, 40), bench.prose(generator, length, 40), SLOTS, 600)
-        beside: dict[str, Any] = {"seed": 1, "max_tokens": 12, "ignore_eos": True}
-        alone = generator.generate(work.short, **beside).token_ids
+        beside: dict[str, Any] = {"seed": 1, "ignore_eos": True}
+        # More than a neighbour writes until the stop.
+        alone = generator.generate(work.short, max_tokens=128 if bench.large else 600, **beside).token_ids
         stops, same, others = [], 0, 0
         for number, case in enumerate(work.cases(count, 1), 1):
-            with generator.stream(work.short, **beside) as neighbour:
+            with generator.stream(work.short, max_tokens=len(alone), **beside) as neighbour:
                 stops.append(work.stop(case))
-                others += neighbour.result().token_ids == alone
-            same += generator.generate(work.short, **beside).token_ids == alone
+                neighbour.cancel()
+                other = neighbour.result()
+            others += other.finish_reason == "cancelled" and other.token_ids == alone[: len(other.token_ids)]
+            same += generator.generate(work.short, max_tokens=12, **beside).token_ids == alone[:12]
             if number % 20 == 0:
                 slowest = max(stop.seconds for stop in stops)
                 bench.say(f"{number}/{count} stops, the slowest {slowest * 1e3:.0f} ms")

@@ -53,7 +53,8 @@ impl Ended {
     }
 }
 
-/// Ends what was interrupted, fills the free slots, and runs one pass for all of them.
+/// Ends what was interrupted, and there it ends if there was any: whoever left hears of it before anything is computed for others.
+/// Else it fills the free slots, and runs one pass for all of them.
 ///
 /// `watch` is called now and then during the pass, which may be long: it may take in new sequences and end those that wait, and
 /// says whether the engine wants to end.
@@ -65,6 +66,9 @@ pub(super) fn step(
 ) -> Progress {
     let mut progress = Progress { ended: end_waiting(scheduler), ..Progress::default() };
     end_interrupted(scheduler, model, &mut progress);
+    if !progress.ended.is_empty() {
+        return progress;
+    }
     scheduler.admit(model);
     for slot in scheduler.outgrown() {
         model.forget(slot, Factors::Short);

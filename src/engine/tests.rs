@@ -1,6 +1,7 @@
 //! The engine with a scripted model: scheduling, stopping and failing, without weights.
 
 mod crossing;
+mod leaving;
 mod overflow;
 mod reader;
 mod scoring;

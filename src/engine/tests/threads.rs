@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::*;
 use crate::kernels::FAULT;
 
-const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/phicandle/demo.gguf");
+pub(super) const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/phicandle/demo.gguf");
 const PROMPTS: [&str; 3] =
     ["Write a haiku about ice hockey", "Write a haiku about the moon", "Write a haiku about rain"];
 

@@ -1,0 +1,102 @@
+//! Those who leave: they hear of it before anything is computed for those who stay.
+
+use std::path::Path;
+
+use super::reader::Reader;
+use super::threads::DEMO;
+use super::*;
+use crate::engine::step::step;
+use crate::model::Run;
+
+const LIMITS: Limits = Limits {
+    slots: 2,
+    run_tokens: 64,
+    context_length: 512,
+    kv_tokens: 1024,
+    vocab_size: 30,
+    original_context: None,
+    kept_tokens: None,
+    rewinds: true,
+    shares: true,
+};
+
+/// The demo model, which waits in every pass until it is told to stop, or need not wait any more.
+struct Held {
+    model: Box<dyn Forward>,
+    /// Hears of each pass.
+    begins: Sender<()>,
+    /// Nothing waits once its other end is gone.
+    goes_on: Receiver<()>,
+}
+
+impl Forward for Held {
+    fn limits(&self) -> Limits {
+        self.model.limits()
+    }
+
+    fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool> {
+        self.begins.send(()).unwrap();
+        while self.goes_on.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            if stop() {
+                return Ok(false);
+            }
+            std::thread::yield_now();
+        }
+        self.model.forward(batch, logits, stop)
+    }
+
+    fn release(&mut self, slot: usize) {
+        self.model.release(slot);
+    }
+
+    fn forget(&mut self, slot: usize, factors: Factors) {
+        self.model.forget(slot, factors);
+    }
+
+    fn kv_bytes(&self, slot: usize) -> u64 {
+        self.model.kv_bytes(slot)
+    }
+
+    fn cache(&mut self) -> Option<&mut dyn BlockCache> {
+        self.model.cache()
+    }
+}
+
+#[test]
+fn whoever_leaves_hears_of_it_while_the_next_pass_goes_on() {
+    let mut options = LoadOptions::new(ModelSource::File(Path::new(DEMO).to_owned()));
+    options.threads = Some(1);
+    options.max_batch = 2;
+    let ((begins, begun), (go_on, goes_on)) = (channel(), channel());
+    let model = LoadedModel::load(&options).unwrap();
+    let engine = model.wrap(|model| Box::new(Held { model, begins, goes_on })).into_engine().unwrap();
+    let ask = || engine.submit(request("The", |params| params.max_tokens = Some(3))).unwrap();
+    let leaves = ask();
+    begun.recv_timeout(SOON).unwrap();
+    let stays = ask();
+    leaves.cancel();
+    begun.recv_timeout(SOON).unwrap();
+    // Nothing ends this second pass, which is for the other one alone.
+    assert_eq!(finish(read(&leaves).1).reason, FinishReason::Cancelled);
+    assert_eq!(engine.stats().finished, 1);
+    drop(go_on);
+    assert_eq!(finish(read(&stays).1).usage.completion_tokens, 3);
+}
+
+#[test]
+fn a_step_ends_those_who_left_or_computes() {
+    let params = || SamplingParams { max_tokens: Some(5), ..SamplingParams::default() };
+    let (mut scheduler, streams) = waiting(LIMITS, [(3, params()), (3, params()), (3, params())]);
+    let (mut model, mut logits) = (Reader::new(LIMITS), Logits::default());
+    let mut next = |scheduler: &mut Scheduler| {
+        let ended = step(scheduler, &mut model, &mut logits, &|_| false).ended.len();
+        let slots = |pass: &Vec<Run>| pass.iter().map(|run| run.slot).collect::<Vec<_>>();
+        (ended, model.passes.len(), model.passes.last().map(slots).unwrap_or_default())
+    };
+    assert_eq!(next(&mut scheduler), (0, 1, vec![0, 1]));
+    // One in a slot, and one that waits for it.
+    streams[0].cancel();
+    streams[2].cancel();
+    assert_eq!(next(&mut scheduler), (2, 1, vec![0, 1]));
+    assert_eq!(next(&mut scheduler), (0, 2, vec![1]));
+}
