@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from gguf_files import write_tiny
 from phicandle import Generator
 
 PROMPT = "Write a haiku about ice hockey"
+
+# A shell that starts these tests in its background has them, and every program that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def repeats(usual: int, long: int) -> int:

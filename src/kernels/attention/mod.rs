@@ -93,6 +93,11 @@ impl Heads {
         (position + 1).saturating_sub(self.window())
     }
 
+    /// Positions that the last of `rows` queries, all of those before `end`, see at most, together with the first ones.
+    fn span(&self, end: usize, rows: usize) -> usize {
+        end.min(self.window().saturating_add(rows))
+    }
+
     /// By what queries are multiplied: `1 / sqrt(head_dim)`.
     fn scale(&self) -> f32 {
         (1.0 / (self.head_dim as f64).sqrt()) as f32
@@ -255,12 +260,15 @@ impl AttentionPlan {
 /// Cuts the queries of the runs into units of work, the longest first.
 fn tiles(heads: &Heads, runs: &[Run], threads: usize) -> Vec<Tile> {
     let group = heads.group();
-    // Where there are few units, query heads of a group go apart, though each then reads the same keys.
-    let units: usize = runs.iter().map(|run| heads.n_kv_head * (run.rows * group).div_ceil(TILE)).sum();
-    let parts = if threads > 1 { (3 * threads).div_ceil(units.max(1)).min(group) } else { 1 };
-    let part = group.div_ceil(parts);
+    // Of one run for one key and value head.
+    let cost = |run: &Run| run.rows * group * heads.span(run.position + run.rows, run.rows);
+    let all: usize = runs.iter().map(|run| heads.n_kv_head * cost(run)).sum();
     let mut tiles = Vec::new();
-    for (run, &Run { row, rows, position }) in runs.iter().enumerate() {
+    for (run, of @ &Run { row, rows, position }) in runs.iter().enumerate() {
+        // Where one unit would be much of the whole, query heads of a group go apart, though each then reads the same keys.
+        let unit = cost(of) / (rows * group).div_ceil(TILE);
+        let parts = if threads > 1 { (3 * threads * unit).div_ceil(all.max(1)).clamp(1, group) } else { 1 };
+        let part = group.div_ceil(parts);
         let most = if rows * part <= DIRECT { rows } else { (TILE / part).max(1) };
         let size = rows.div_ceil(rows.div_ceil(most));
         for first in (0..rows).step_by(size) {
@@ -279,7 +287,7 @@ fn tiles(heads: &Heads, runs: &[Run], threads: usize) -> Vec<Tile> {
             }
         }
     }
-    tiles.sort_by_key(|tile| std::cmp::Reverse(tile.cost(heads.window())));
+    tiles.sort_by_key(|tile| std::cmp::Reverse(tile.cost(heads)));
     tiles
 }
 

@@ -282,6 +282,31 @@ fn sequences_of_a_batch_do_not_touch_each_other() {
     }
 }
 
+/// A step of a sequence beside a piece of a long prompt: few key and value heads still keep all threads at work.
+#[test]
+fn threads_end_at_about_the_same_time() {
+    for heads in [heads(9, 3, 64, None), heads(24, 8, 128, None), heads(32, 32, 96, None)] {
+        for runs in [&[(40, 1), (1990, 10)][..], &[(1990, 10), (40, 1)], &[(0, 64), (1500, 16)], &[(700, 1)]]
+        {
+            let mut row = 0;
+            let runs: Vec<Run> = runs
+                .iter()
+                .map(|&(position, rows)| {
+                    row += rows;
+                    Run { row: row - rows, rows, position }
+                })
+                .collect();
+            // As the pool hands them out: the next one to the thread that is free first.
+            let mut busy = [0; 2];
+            for tile in super::tiles(&heads, &runs, 2) {
+                *busy.iter_mut().min().unwrap() += tile.cost(&heads);
+            }
+            let (longest, all) = (busy[0].max(busy[1]), busy[0] + busy[1]);
+            assert!(longest * 100 <= all * 58, "{heads:?} {runs:?}: {busy:?}");
+        }
+    }
+}
+
 /// What a sequence leaves behind when it is cut back, or in memory that is used again, is not seen by what comes next.
 #[test]
 fn stale_positions_are_not_seen() {

@@ -88,8 +88,8 @@ impl Tile {
     }
 
     /// About how long it takes: products.
-    pub(super) fn cost(&self, window: usize) -> usize {
-        self.queries() * (self.position + self.rows).min(window.saturating_add(self.rows))
+    pub(super) fn cost(&self, heads: &Heads) -> usize {
+        self.queries() * heads.span(self.position + self.rows, self.rows)
     }
 
     /// Computes it; `out(row, head)` is where the result of a row of the batch goes.

@@ -21,11 +21,10 @@ const UNITS_PER_THREAD: usize = 4;
 /// a piece of work, and their results in the first-level one.
 const TOKENS: usize = 64;
 
-/// Most tokens that strips of `matrices` are computed for at a time. Weights that have to be brought into tiles first meet all
-/// tokens at once.
-fn most_tokens(matrices: &[&Matrix], acts: &Activations) -> usize {
-    let tiled = matrices.iter().all(|matrix| matrix.is_tiled());
-    if tiled { acts.rows.min(TOKENS) } else { acts.rows }
+/// Most of `rows` tokens that a strip is computed for at a time. Weights that have to be brought into tiles first meet all of them
+/// at once.
+fn most_tokens(is_tiled: bool, rows: usize) -> usize {
+    if is_tiled { rows.min(TOKENS) } else { rows }
 }
 
 /// The tokens before `count`, at most `most` at a time.
@@ -61,7 +60,7 @@ impl Strips<'_> {
     fn compute(self, tier: Tier) {
         let Self { matrix, acts, groups, out, width, column, then, scratch } = self;
         let [panels, tiles] = matrix.strip_scratch();
-        let most = most_tokens(&[matrix], acts);
+        let most = most_tokens(matrix.is_tiled(), acts.rows);
         let [results, panels, tiles] = scratch.split([most * WIDTH * 4, panels, tiles]);
         let results = view_mut::<f32>(results);
         for tokens in pieces(acts.rows, most) {
@@ -91,7 +90,7 @@ impl Matrix {
     pub(crate) fn scratch_bytes(kind: GgmlType, k: usize, packed: bool, rows: usize) -> usize {
         let is_tiled = packed && layout(kind).is_some_and(|(_, tile)| tile.is_some());
         let strip: usize = strip::scratch_bytes(kind, k, is_tiled).into_iter().sum();
-        2 * rows * WIDTH * 4 + strip
+        2 * most_tokens(is_tiled, rows) * WIDTH * 4 + strip
     }
 
     fn strip_scratch(&self) -> [usize; 2] {
@@ -158,7 +157,7 @@ impl Compute {
             Part { matrix: gate, column: 0, groups: (self.unit_groups(gate) / 2).next_multiple_of(GROUPS) };
         let work = |unit, scratch: &mut Scratch| {
             let (scratch_gate, scratch_up) = (gate.strip_scratch(), up.strip_scratch());
-            let most = most_tokens(&[gate, up], acts);
+            let most = most_tokens(gate.is_tiled() && up.is_tiled(), acts.rows);
             let results = most * WIDTH * 4;
             let [panels, tiles] = [0, 1].map(|i| scratch_gate[i].max(scratch_up[i]));
             let [gates, ups, panels, tiles] = scratch.split([results, results, panels, tiles]);

@@ -250,11 +250,8 @@ unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize>(
     total: &mut [S::I; M],
 ) {
     let (steps, centred) = (steps::<S, F>(), is_centred_direct::<S, F>());
-    // In the order of the memory, or the processor's own prefetcher loses the trail.
     let lines = F::TILE / CHUNK;
-    for line in GROUP * lines / 4..(GROUP + 1) * lines / 4 {
-        s.prefetch_far(tile.wrapping_add(AHEAD + line * CHUNK));
-    }
+    let (first, count) = (GROUP * lines / 4, (GROUP + 1) * lines / 4 - GROUP * lines / 4);
     let mut step = 0;
     for _ in 0..F::SUB / 4 / steps {
         let mut acc = [[<F::Bits<S> as Dots<S>>::zero(s); M]; 4];
@@ -266,6 +263,11 @@ unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize>(
             }
         }
         for _ in 0..steps {
+            // In the order of the memory, or the processor's own prefetcher loses the trail, and a few lines at a time, or
+            // loads have to wait for them.
+            for line in step * count / (F::SUB / 4)..(step + 1) * count / (F::SUB / 4) {
+                s.prefetch_far(tile.wrapping_add(AHEAD + (first + line) * CHUNK));
+            }
             // SAFETY: the caller gives a whole tile and M blocks of activations.
             unsafe {
                 let w = F::weights::<S, GROUP>(s, tile, step);
