@@ -122,10 +122,14 @@ def test_another_thread_can_cancel(tiny: Generator) -> None:
 
 
 def test_cancel_is_heard_while_the_prompt_is_read(tiny: Generator) -> None:
-    stream = tiny.stream(LONG_PROMPT, max_tokens=5)
-    stream.cancel()
-    whole = stream.result()
-    assert (whole.finish_reason, whole.text, whole.token_ids) == ("cancelled", "", ())
+    def is_heard() -> bool:
+        stream = tiny.stream(LONG_PROMPT, max_tokens=5)
+        stream.cancel()
+        whole = stream.result()
+        return (whole.finish_reason, whole.text, whole.token_ids) == ("cancelled", "", ())
+
+    # On a machine that is busy with other things all of the prompt may be read before this thread has a CPU again.
+    assert any(is_heard() for _ in range(5))
     assert idle(tiny)
     # Reading all of it would have counted all of its tokens.
     before = tiny.stats.prompt_tokens
