@@ -35,18 +35,25 @@ impl Op for Greatest<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Self::Out {
-        let (least, one) = (s.splat(f32::NEG_INFINITY), s.splat(1.0));
-        let (mut greatest, mut unfit) = (least, s.splat(0.0));
-        let mut look = |x| {
+        let (least, zero, one) = (s.splat(f32::NEG_INFINITY), s.splat(0.0), s.splat(1.0));
+        // What was found in every fourth vector: each has to wait for the one before it.
+        let mut found = [(least, zero); 4];
+        let look = |x, (greatest, unfit): &mut (S::F, S::F)| {
             // A NaN is not greater than anything, nor less.
-            greatest = s.max(x, greatest);
-            unfit = s.add(unfit, s.unless_below(x, s.splat(f32::INFINITY), one));
+            *greatest = s.max(x, *greatest);
+            *unfit = s.add(*unfit, s.unless_below(x, s.splat(f32::INFINITY), one));
         };
-        let (parts, rest) = self.0.as_chunks::<LANES>();
-        for part in parts {
-            look(load_some(s, part));
+        let (blocks, rest) = self.0.as_chunks::<{ 4 * LANES }>();
+        for block in blocks {
+            for (part, found) in block.as_chunks::<LANES>().0.iter().zip(&mut found) {
+                look(load_some(s, part), found);
+            }
         }
-        look(s.first(rest.len(), load_some(s, rest), least));
+        for (part, found) in rest.chunks(LANES).zip(&mut found) {
+            look(s.first(part.len(), load_some(s, part), least), found);
+        }
+        let join = |one: (S::F, S::F), other: (S::F, S::F)| (s.max(one.0, other.0), s.add(one.1, other.1));
+        let (greatest, unfit) = found.into_iter().fold((least, zero), join);
         let greatest = s.greatest(greatest);
         (greatest.is_finite() && s.greatest(unfit) == 0.0).then_some(greatest)
     }
