@@ -263,21 +263,22 @@ def test_a_whole_answer_wakes_its_loop_for_the_end_alone(tiny: Generator, n: int
 
 
 def test_who_iterates_hears_of_chunks_although_another_waits_for_the_whole(tiny: Generator) -> None:
-    async def heard() -> int:
-        """Chunks, up to three, before the end."""
+    async def heard() -> tuple[int, str]:
+        """Chunks, up to three, and how the answer ended after them."""
         stream = tiny.astream(PROMPT, **ENDLESS)
         whole = asyncio.ensure_future(stream.result())
         for _ in range(5):
             await asyncio.sleep(0)
         count = 0
-        while count < 3 and (await asyncio.wait_for(stream.__anext__(), 10)).finish_reason is None:
+        async for _ in stream:
             count += 1
-        stream.cancel()
-        assert (await whole).finish_reason in {"cancelled", "length"}
-        return count
+            if count == 3:
+                stream.cancel()
+                break
+        return count, (await whole).finish_reason
 
-    # On a machine that is busy with other things an answer may end while its reader waits for a CPU.
-    assert any(run(heard()) == 3 for _ in range(5))
+    # On a machine that is busy with other things an answer may end by itself while its reader waits for a CPU.
+    assert any(run(heard()) == (3, "cancelled") for _ in range(5))
 
 
 def test_two_loops_in_two_threads(tiny: Generator) -> None:

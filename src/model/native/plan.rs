@@ -359,8 +359,9 @@ mod tests {
         assert_eq!(bytes(1, 1, 5) - bytes(1, 1, 1), 4 * 4 * 32064);
         let thread = bytes(2, 512, 1) - bytes(1, 512, 1);
         assert_eq!(bytes(3, 512, 1) - bytes(1, 512, 1), 2 * thread);
-        // The results of two strips of 32 rows.
-        assert!(thread >= 2 * 512 * 32 * 4);
+        // The results of two strips of 32 rows, for as many tokens as they meet at a time.
+        assert!(thread >= 2 * 64 * 32 * 4);
+        assert_eq!(bytes(2, 130, 1) - bytes(1, 130, 1), thread);
         let mapped =
             scratch_bytes(&tensors, &plan, &Needs { threads: 1, rows: 512, ..NEEDS }, MemoryMode::Mmap);
         assert!(mapped >= bytes(1, 512, 1) + 32 * 8192 / 256 * 144, "tiles are made on the fly");
