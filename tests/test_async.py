@@ -13,7 +13,7 @@ import pytest
 from conftest import PROMPT
 from test_stream import ENDLESS, LONG_PROMPT, idle
 
-from phicandle import AsyncStream, Completion, GenerationCancelled, GenerationTimeout, Generator
+from phicandle import AsyncStream, Chunk, Completion, GenerationCancelled, GenerationTimeout, Generator
 
 
 class NoReaders(asyncio.SelectorEventLoop):
@@ -262,23 +262,50 @@ def test_a_whole_answer_wakes_its_loop_for_the_end_alone(tiny: Generator, n: int
     run(main(), CountingWakes)
 
 
-def test_who_iterates_hears_of_chunks_although_another_waits_for_the_whole(tiny: Generator) -> None:
-    async def heard() -> tuple[int, str]:
-        """Chunks, up to three, and how the answer ended after them."""
-        stream = tiny.astream(PROMPT, **ENDLESS)
-        whole = asyncio.ensure_future(stream.result())
-        for _ in range(5):
-            await asyncio.sleep(0)
+def test_who_iterates_hears_of_chunks_although_another_waits_for_the_whole(tiny_file: Path) -> None:
+    async def three(stream: AsyncStream) -> int:
+        """Takes up to three chunks, then cancels."""
         count = 0
         async for _ in stream:
             count += 1
             if count == 3:
-                stream.cancel()
                 break
-        return count, (await whole).finish_reason
+        stream.cancel()
+        return count
 
-    # On a machine that is busy with other things an answer may end by itself while its reader waits for a CPU.
-    assert any(run(heard()) == (3, "cancelled") for _ in range(5))
+    async def heard(generator: Generator) -> tuple[int, str]:
+        """Chunks, and how the answer ended after them. Nothing is there yet when both begin to wait."""
+        first = generator.astream(PROMPT, **ENDLESS)
+        stream = generator.astream(PROMPT, **ENDLESS)
+        whole = asyncio.ensure_future(stream.result())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        count = asyncio.ensure_future(three(stream))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        first.cancel()
+        return await count, (await whole).finish_reason
+
+    with Generator(tiny_file, max_batch=1) as generator:
+        # On a machine that is busy with other things an answer may end by itself while its reader waits for a CPU.
+        assert any(run(heard(generator)) == (3, "cancelled") for _ in range(5))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_who_iterates_gets_all_although_others_wait_for_the_whole(tiny: Generator, n: int) -> None:
+    async def all_of(stream: AsyncStream) -> list[Chunk]:
+        return [chunk async for chunk in stream]
+
+    async def main() -> None:
+        stream = tiny.astream(PROMPT, seed=3, max_tokens=60, n=n)
+        iterated = asyncio.ensure_future(all_of(stream))
+        wholes = [asyncio.ensure_future(stream.result()) for _ in range(2)]
+        chunks = await iterated
+        for whole in wholes:
+            texts = ["".join(chunk for chunk in chunks if chunk.index == index) for index in range(n)]
+            assert texts == [choice.text for choice in (await whole).choices]
+
+    run(main())
 
 
 def test_two_loops_in_two_threads(tiny: Generator) -> None:

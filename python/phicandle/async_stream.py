@@ -86,6 +86,8 @@ class AsyncStream:
             chunk = self._chunk(await self._event(None, whole=False))
         finally:
             self._iterating -= 1
+            # Who waits for the whole left what came to this one.
+            self._waker.look_again(self._key)
         if chunk is None:
             raise StopAsyncIteration
         return chunk
@@ -115,6 +117,9 @@ class AsyncStream:
 
     async def result(self, timeout: float | None = None) -> Completion:
         """Waits for the end and returns the whole answer, including the chunks that were iterated before.
+
+        Each chunk is given out once: one that comes while this waits goes to a task that waits for the next one, and if
+        there is none it is part of the answer alone.
 
         Args:
             timeout: Most seconds to wait; `None` = no limit. To limit the writing itself, use
@@ -176,8 +181,12 @@ class AsyncStream:
             if self._quiet == bool(self._iterating):
                 self._quiet = not self._quiet
                 self._hush(self._quiet)
+            event: _phicandle._Event = (_phicandle.PENDING, "", (), None)
             try:
-                event = self._rest() if whole else self._take()
+                if not whole:
+                    event = self._take()
+                elif not self._iterating:
+                    event = self._rest()
             except SystemExit:
                 await wait_for_exit()
             if event[0] != _phicandle.PENDING:

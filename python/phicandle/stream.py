@@ -95,6 +95,8 @@ class Stream:
     def result(self, timeout: float | None = None) -> Completion:
         """Waits for the end and returns the whole answer, including the chunks that were iterated before.
 
+        Each chunk is given out once: one that comes while this waits is part of the answer, and of no iteration.
+
         Args:
             timeout: Most seconds to wait; `None` = no limit. To limit the writing itself, use
                 `SamplingParams.timeout`.

@@ -48,6 +48,10 @@ class LoopWaker:
         self._wake(key)
         self._ready.discard(key)
 
+    def look_again(self, key: int) -> None:
+        """Has those who wait for the stream `key` look at it, though nothing new has come."""
+        self._wake(key)
+
     async def wait(self, key: int) -> None:
         """Returns when the stream `key` may have something to read."""
         loop = asyncio.get_running_loop()
