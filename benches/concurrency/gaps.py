@@ -19,7 +19,8 @@ ABOUT = (
     "word each, so that every token is told of at once), with nobody beside it. Then a prompt of 2,000 tokens enters, "
     "with one token to write. A step is the time between two pieces of the stream, as its Python thread takes them; "
     "the normal step is the median before. Of the steps beside the prompt, the largest must stay under two normal "
-    "steps. The same prompt is then read with nobody beside it."
+    "steps. Nothing is guessed: a right guess would bring two pieces at once. The same prompt is then read with "
+    "nobody beside it."
 )
 SECONDS = {PHI: 80.0, SMOL: 25.0}
 
