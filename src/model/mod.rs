@@ -1,5 +1,6 @@
 //! The seam between the engine and what computes: a batch of tokens in, rows of logits out.
 
+mod around;
 mod batch;
 mod candle;
 mod device;
@@ -10,6 +11,7 @@ mod storage;
 /// Tokens for whose keys and values memory is taken at a time.
 pub(crate) use crate::kernels::KV_BLOCK;
 pub use crate::kernels::{Factors, KvBlock, KvDtype};
+pub use around::Around;
 pub use batch::{Batch, LOGIT_ROWS, Logits, Run};
 pub use candle::CandleBackend;
 pub use device::Device;

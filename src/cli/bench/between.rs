@@ -6,20 +6,12 @@ use std::time::{Duration, Instant};
 use super::passes::SEED;
 use crate::cli::failure::Failure;
 use crate::engine::{Engine, Event, Poll, Prompt, Request};
-use crate::error::{Error, Result};
-use crate::model::{Batch, BlockCache, Factors, Forward, Limits, Logits};
+use crate::error::Error;
+use crate::model::{Around, Forward};
 use crate::sampling::SamplingParams;
 
 /// How long Ctrl-C may go unheard.
 const TICK: Duration = Duration::from_millis(50);
-
-/// A model that notes how long it waited between two passes of an answer.
-pub(super) struct Stopwatch {
-    model: Box<dyn Forward>,
-    waits: Waits,
-    /// When the pass before this one ended.
-    ended: Option<Instant>,
-}
 
 /// Seconds between passes, shared with whoever reads them.
 #[derive(Clone, Default)]
@@ -36,44 +28,21 @@ impl Waits {
     }
 }
 
-impl Stopwatch {
-    pub(super) fn new(model: Box<dyn Forward>, waits: Waits) -> Self {
-        Self { model, waits, ended: None }
-    }
-}
-
-impl Forward for Stopwatch {
-    fn limits(&self) -> Limits {
-        self.model.limits()
-    }
-
-    fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool> {
+/// A model that notes how long it waited between two passes of an answer.
+pub(super) fn timed(model: Box<dyn Forward>, waits: Waits) -> Box<dyn Forward> {
+    // When the pass before this one ended.
+    let mut before: Option<Instant> = None;
+    Box::new(Around::new(model, move |model, batch, logits, stop| {
         // Before the first pass of an answer the engine waits for somebody to ask.
-        if let Some(ended) = self.ended
+        if let Some(ended) = before
             && batch.runs.iter().all(|run| run.start > 0)
         {
-            self.waits.push(ended.elapsed().as_secs_f64());
+            waits.push(ended.elapsed().as_secs_f64());
         }
-        let done = self.model.forward(batch, logits, stop);
-        self.ended = Some(Instant::now());
+        let done = model.forward(batch, logits, stop);
+        before = Some(Instant::now());
         done
-    }
-
-    fn release(&mut self, slot: usize) {
-        self.model.release(slot);
-    }
-
-    fn forget(&mut self, slot: usize, factors: Factors) {
-        self.model.forget(slot, factors);
-    }
-
-    fn kv_bytes(&self, slot: usize) -> u64 {
-        self.model.kv_bytes(slot)
-    }
-
-    fn cache(&mut self) -> Option<&mut dyn BlockCache> {
-        self.model.cache()
-    }
+    }))
 }
 
 /// Writes one answer of `tokens` tokens with the tutorial's sampling, and reads it as a door does.
@@ -106,7 +75,8 @@ pub(super) fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Run;
+    use crate::error::Result;
+    use crate::model::{Batch, BlockCache, Factors, Limits, Logits, Run};
 
     struct Nothing;
 
@@ -145,7 +115,7 @@ mod tests {
     #[test]
     fn waits_are_those_within_an_answer() {
         let waits = Waits::default();
-        let mut model = Stopwatch::new(Box::new(Nothing), waits.clone());
+        let mut model = timed(Box::new(Nothing), waits.clone());
         let mut pass = |start| {
             let runs = vec![Run { slot: 0, factors: Factors::Short, start, tokens: vec![0], logits_from: 0 }];
             model.forward(&Batch { runs }, &mut Logits::default(), &|| false).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Progress;
-use super::between::{self, Stopwatch, Waits};
+use super::between::{self, Waits};
 use super::passes::Passes;
 use super::plan::{CHECKS, ENGINE_PROMPT, Plan, Station};
 use super::samples::{Samples, ratio};
@@ -333,7 +333,7 @@ impl Series {
 }
 
 fn start(loaded: LoadedModel, waits: Waits) -> Result<Engine> {
-    loaded.wrap(|model| Box::new(Stopwatch::new(model, waits))).into_engine()
+    loaded.wrap(|model| between::timed(model, waits)).into_engine()
 }
 
 impl Growth {

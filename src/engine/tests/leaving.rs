@@ -6,7 +6,7 @@ use super::reader::Reader;
 use super::threads::DEMO;
 use super::*;
 use crate::engine::step::step;
-use crate::model::Run;
+use crate::model::{Around, Run};
 
 const LIMITS: Limits = Limits {
     slots: 2,
@@ -20,46 +20,19 @@ const LIMITS: Limits = Limits {
     shares: true,
 };
 
-/// The demo model, which waits in every pass until it is told to stop, or need not wait any more.
-struct Held {
-    model: Box<dyn Forward>,
-    /// Hears of each pass.
-    begins: Sender<()>,
-    /// Nothing waits once its other end is gone.
-    goes_on: Receiver<()>,
-}
-
-impl Forward for Held {
-    fn limits(&self) -> Limits {
-        self.model.limits()
-    }
-
-    fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool> {
-        self.begins.send(()).unwrap();
-        while self.goes_on.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+/// The demo model, which waits in every pass until it is told to stop, or need not wait any more. `begins` hears of each pass;
+/// nothing waits once the other end of `goes_on` is gone.
+fn held(model: Box<dyn Forward>, begins: Sender<()>, goes_on: Receiver<()>) -> Box<dyn Forward> {
+    Box::new(Around::new(model, move |model, batch, logits, stop| {
+        begins.send(()).unwrap();
+        while goes_on.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
             if stop() {
                 return Ok(false);
             }
             std::thread::yield_now();
         }
-        self.model.forward(batch, logits, stop)
-    }
-
-    fn release(&mut self, slot: usize) {
-        self.model.release(slot);
-    }
-
-    fn forget(&mut self, slot: usize, factors: Factors) {
-        self.model.forget(slot, factors);
-    }
-
-    fn kv_bytes(&self, slot: usize) -> u64 {
-        self.model.kv_bytes(slot)
-    }
-
-    fn cache(&mut self) -> Option<&mut dyn BlockCache> {
-        self.model.cache()
-    }
+        model.forward(batch, logits, stop)
+    }))
 }
 
 #[test]
@@ -69,7 +42,7 @@ fn whoever_leaves_hears_of_it_while_the_next_pass_goes_on() {
     options.max_batch = 2;
     let ((begins, begun), (go_on, goes_on)) = (channel(), channel());
     let model = LoadedModel::load(&options).unwrap();
-    let engine = model.wrap(|model| Box::new(Held { model, begins, goes_on })).into_engine().unwrap();
+    let engine = model.wrap(|model| held(model, begins, goes_on)).into_engine().unwrap();
     let ask = || engine.submit(request("The", |params| params.max_tokens = Some(3))).unwrap();
     let leaves = ask();
     begun.recv_timeout(SOON).unwrap();

@@ -5,51 +5,25 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::kernels::FAULT;
+use crate::model::Around;
 
 pub(super) const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/python/phicandle/demo.gguf");
 const PROMPTS: [&str; 3] =
     ["Write a haiku about ice hockey", "Write a haiku about the moon", "Write a haiku about rain"];
 
-/// The demo model on two threads. Once `faulty` is set, the next pass has an operation that panics on a thread of the pool.
-struct Demo {
-    model: Box<dyn Forward>,
-    faulty: Arc<AtomicBool>,
-}
-
-impl Forward for Demo {
-    fn limits(&self) -> Limits {
-        self.model.limits()
-    }
-
-    fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool> {
-        FAULT.set(self.faulty.swap(false, Ordering::SeqCst));
-        self.model.forward(batch, logits, stop)
-    }
-
-    fn release(&mut self, slot: usize) {
-        self.model.release(slot);
-    }
-
-    fn forget(&mut self, slot: usize, factors: Factors) {
-        self.model.forget(slot, factors);
-    }
-
-    fn kv_bytes(&self, slot: usize) -> u64 {
-        self.model.kv_bytes(slot)
-    }
-
-    fn cache(&mut self) -> Option<&mut dyn BlockCache> {
-        self.model.cache()
-    }
-}
-
+/// The demo model on two threads. Once the flag is set, the next pass has an operation that panics on a thread of the pool.
 fn demo() -> (Engine, Arc<AtomicBool>) {
     let mut options = LoadOptions::new(ModelSource::File(Path::new(DEMO).to_owned()));
     options.threads = Some(2);
     options.max_batch = 2;
     let faulty = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&faulty);
-    let model = LoadedModel::load(&options).unwrap().wrap(|model| Box::new(Demo { model, faulty: seen }));
+    let model = LoadedModel::load(&options).unwrap().wrap(|model| {
+        Box::new(Around::new(model, move |model, batch, logits, stop| {
+            FAULT.set(seen.swap(false, Ordering::SeqCst));
+            model.forward(batch, logits, stop)
+        }))
+    });
     (model.into_engine().unwrap(), faulty)
 }
 
