@@ -255,7 +255,7 @@ mod tests {
 
     /// A file of 70 tokens in two blocks: its path, and what it was made of.
     fn saved(folder: &Path) -> (PathBuf, Vec<u32>, Vec<Vec<u8>>) {
-        let spare = Arc::new(Spare::new(0));
+        let spare = Arc::new(Spare::new(0, usize::MAX));
         let size = SHAPE.block_bytes().unwrap();
         let bytes: Vec<Vec<u8>> = (1..3).map(|mark| vec![mark; size]).collect();
         let blocks: Vec<_> =

@@ -33,7 +33,7 @@ mod softmax;
 mod turn;
 mod worker;
 
-pub(crate) use attention::{AttentionPlan, Heads, KV_BLOCK, KvCache, KvShape, Rows, Run, Spare};
+pub(crate) use attention::{AttentionPlan, Heads, KV_BLOCK, KvCache, KvShape, PREPARED, Rows, Run, Spare};
 pub(crate) use halt::{Halt, Stop};
 pub(crate) use matmul::{
     Activations, Copied, Forms, Gelu, Matrix, Memory, Norm, Picked, RowSource, Then, family, is_weight,

@@ -39,7 +39,7 @@ impl Reader {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            spare: Arc::new(Spare::new(0)),
+            spare: Arc::new(Spare::new(0, usize::MAX)),
             slots: vec![Default::default(); limits.slots],
             lens: vec![Default::default(); limits.slots],
             halfway: vec![Default::default(); limits.slots],

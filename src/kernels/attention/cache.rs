@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     fn cache(shape: KvShape) -> Result<KvCache> {
-        KvCache::new(shape, Factors::Short, &Arc::new(Spare::new(4)))
+        KvCache::new(shape, Factors::Short, &Arc::new(Spare::new(4, usize::MAX)))
     }
 
     fn shape(head_dim: usize, dtype: KvDtype) -> KvShape {
@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_cache_that_begins_with_anothers_blocks_counts_what_it_takes_more() {
-        let spare = Arc::new(Spare::new(0));
+        let spare = Arc::new(Spare::new(0, usize::MAX));
         let cache = || KvCache::new(shape(8, KvDtype::F16), Factors::Short, &spare).unwrap();
         let mut one = cache();
         let reserve = |cache: &mut KvCache, seen: usize, start: usize, end: usize| {

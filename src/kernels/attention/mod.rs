@@ -20,7 +20,7 @@ use cache::BLOCK;
 pub use cache::KvBlock;
 pub(crate) use cache::{BLOCK as KV_BLOCK, KvCache, KvShape};
 pub use dtype::KvDtype;
-pub(crate) use spare::Spare;
+pub(crate) use spare::{PREPARED, Spare};
 use tile::{Context, DIRECT, TILE, Tile};
 
 use super::rope::Rotation;

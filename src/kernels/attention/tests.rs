@@ -78,7 +78,7 @@ impl Sequence {
     fn cache(&self) -> KvCache {
         let Heads { n_kv_head: kv_heads, head_dim, .. } = self.heads;
         let shape = KvShape { layers: 2, kv_heads, head_dim, dtype: self.dtype };
-        KvCache::new(shape, Factors::Short, &Arc::new(Spare::new(usize::MAX))).unwrap()
+        KvCache::new(shape, Factors::Short, &Arc::new(Spare::new(usize::MAX, usize::MAX))).unwrap()
     }
 
     /// The results of all positions, as layer 1 of 2.

@@ -20,7 +20,7 @@ pub use plan::{Needs, memory};
 use super::{Batch, BlockCache, Factors, Forward, KvBlock, KvDtype, Limits, Logits, MemoryMode, Run};
 use crate::error::{Error, Result};
 use crate::gguf::{GgufFile, ModelPlan};
-use crate::kernels::{Compute, CpuInfo, Isa, KV_BLOCK, KvShape, Spare, default_threads};
+use crate::kernels::{Compute, CpuInfo, Isa, KV_BLOCK, KvShape, PREPARED, Spare, default_threads};
 use pass::Pass;
 use slot::Slot;
 
@@ -86,7 +86,7 @@ impl NativeBackend {
         let slots = options.slots.max(1);
         let kv_tokens = limits::kv_tokens(plan, options.context_length, slots);
         let planned = kv_tokens.div_ceil(KV_BLOCK);
-        let spare = Arc::new(Spare::new((planned / SPARE_SHARE).max(slots.min(planned))));
+        let spare = Arc::new(Spare::new((planned / SPARE_SHARE).max(slots.min(planned)), planned));
         let kept_tokens = limits::kept_tokens(plan).filter(|&kept| kept < options.context_length);
         let limits = Limits {
             slots,
@@ -129,7 +129,12 @@ impl Forward for NativeBackend {
     }
 
     fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool> {
-        self.pass.run(batch, &mut self.slots, logits, stop)
+        let done = self.pass.run(batch, &mut self.slots, logits, stop)?;
+        if let Some(bytes) = self.shape.block_bytes().filter(|_| done) {
+            let begins_soon = |run: &&Run| (run.start + run.tokens.len()) % KV_BLOCK >= KV_BLOCK - PREPARED;
+            self.spare.prepare(batch.runs.iter().filter(begins_soon).count(), bytes);
+        }
+        Ok(done)
     }
 
     fn release(&mut self, slot: usize) {

@@ -42,7 +42,7 @@ fn fastest(
     let mut rotation = rope.rotation();
     rope.add(&mut rotation, 0..end, Factors::Short);
     let shape = KvShape { layers, kv_heads: heads.n_kv_head, head_dim: heads.head_dim, dtype };
-    let spare = Arc::new(Spare::new(0));
+    let spare = Arc::new(Spare::new(0, usize::MAX));
     let mut caches: Vec<KvCache> =
         runs.iter().map(|_| KvCache::new(shape, Factors::Short, &spare).unwrap()).collect();
     let all = AttentionPlan::new(heads, &[Run { row: 0, rows: end, position: 0 }], 1).unwrap();
