@@ -18,6 +18,7 @@ mod saved;
 mod scheduler;
 mod scores;
 mod sequence;
+mod slice;
 mod stats;
 mod step;
 mod stop;

@@ -10,6 +10,7 @@ use super::guess::LONGEST;
 use super::pace::{Load, Pace};
 use super::prefix::{Prefix, PrefixTree, common};
 use super::sequence::{Rank, Sequence};
+use super::slice::{Slice, work};
 use super::worker::Order;
 use crate::error::Result;
 use crate::model::{Batch, Factors, Forward, KV_BLOCK, LOGIT_ROWS, Limits, Run};
@@ -314,19 +315,20 @@ impl Scheduler {
         let (mut rows, mut left) = (LOGIT_ROWS, self.limits.run_tokens);
         let company = self.counts().1 > 1;
         let mut writers = self.slots.iter().flatten().filter(|sequence| sequence.writes()).count();
-        let shares = self.shares(behind, writers, company);
+        let slices = self.slices(behind, writers, company);
         let reads = self.slots.iter().flatten().any(|sequence| !sequence.writes());
         let mut guesses = if reads { 0 } else { GUESS_ROWS.saturating_sub(writers) };
         let mut runs = Vec::new();
         for (slot, sequence) in self.slots.iter_mut().enumerate() {
             let Some(sequence) = sequence else { continue };
             let writes = sequence.writes();
-            if !writes && shares[slot] == 0 {
+            let slice = slices[slot];
+            if !writes && slice.is_none() {
                 continue;
             }
             let guess =
                 if writes { LONGEST.min(guesses.div_ceil(writers)).min(rows.saturating_sub(1)) } else { 0 };
-            let run = sequence.next_run(slot, shares[slot], rows, guess, company);
+            let run = sequence.next_run(slot, slice, rows, guess, company);
             if writes {
                 writers -= 1;
                 guesses = guesses.saturating_sub(run.tokens.len() - 1);
@@ -342,33 +344,43 @@ impl Scheduler {
         Batch { runs }
     }
 
-    /// Tokens for each slot that reads: by priority, and evenly among equals.
-    fn shares(&self, behind: &[bool], writers: usize, company: bool) -> Vec<usize> {
-        let mut shares = vec![0; self.slots.len()];
+    /// What each slot that reads computes: by priority, and evenly among equals.
+    fn slices(&self, behind: &[bool], writers: usize, company: bool) -> Vec<Option<Slice>> {
+        let mut slices = vec![None; self.slots.len()];
         let slots = self.slots.iter().enumerate().filter(|&(slot, _)| !behind[slot]);
         let readers = slots.filter_map(|(slot, sequence)| Some((slot, sequence.as_ref()?)));
         let mut readers: Vec<_> = readers.filter(|(_, sequence)| !sequence.writes()).collect();
         let most = if company { IN_COMPANY } else { usize::MAX }.min(self.limits.run_tokens);
-        let mut left = if writers == 0 { most } else { self.pace.slice(writers, readers.len(), most) };
+        let mut left = most as f64;
+        if writers > 0 {
+            left = self.pace.work(writers, readers.len(), left);
+        }
+        // All that wait behind some of the layers may meet in one of them.
+        let halfway: usize = self.slots.iter().flatten().map(Sequence::halfway).sum();
+        let mut room = self.limits.run_tokens.saturating_sub(halfway);
         readers.sort_by_key(|(_, sequence)| (sequence.rank().0, sequence.pending(), sequence.rank()));
         for equals in readers.chunk_by(|(_, one), (_, two)| one.rank().0 == two.rank().0) {
             for (number, (slot, sequence)) in equals.iter().enumerate() {
-                let share = sequence.pending().min(left.div_ceil(equals.len() - number));
-                shares[*slot] = share;
-                left -= share;
+                let others = equals.len() - number;
+                let (work, room_each) = (left / others as f64, room.div_ceil(others));
+                let Some(slice) = sequence.slice(work, room_each, writers > 0) else { continue };
+                slices[*slot] = Some(slice);
+                left = (left - slice.work(self.limits.layers)).max(0.0);
+                room = room.saturating_sub(if sequence.halfway() == 0 { slice.tokens } else { 0 });
             }
         }
-        shares
+        slices
     }
 
     /// What goes through the model with `batch`.
     fn load(&self, batch: &Batch) -> Load {
-        let mut load = Load { written: 0, read: 0 };
+        let mut load = Load { written: 0, read: 0.0 };
         for run in &batch.runs {
             if self.slots[run.slot].as_ref().is_some_and(Sequence::writes) {
                 load.written += run.tokens.len();
             } else {
-                load.read += run.tokens.len();
+                let layers = self.limits.layers;
+                load.read += work(run.tokens.len(), run.depth(layers).len(), layers);
             }
         }
         load

@@ -10,6 +10,7 @@ use super::crossing::Crossing;
 use super::event::{Chunk, Event, EventSender, Finish, FinishReason, StopReason};
 use super::guess::Guesser;
 use super::scores::{Next, Scores};
+use super::slice::{Halfway, Slice};
 use super::stats::{Clock, Metrics, Stats, Usage};
 use super::stop::StopMatcher;
 use super::ticket::Ticket;
@@ -38,6 +39,8 @@ pub(super) struct Sequence {
     prompt: usize,
     /// How many of them have keys and values, in the reading that the sequence began with.
     computed: usize,
+    /// Those after them that wait behind some of the layers.
+    halfway: Option<Halfway>,
     /// Tokens of the prompt that were computed, and that were there already.
     prefilled: usize,
     cached: usize,
@@ -131,6 +134,7 @@ impl Sequence {
             prompt: prompt.len(),
             text: prompt,
             computed: 0,
+            halfway: None,
             prefilled: 0,
             cached: 0,
             guesser: (guesses && limits.shares && scores.is_none()).then(Guesser::new),
@@ -199,7 +203,7 @@ impl Sequence {
         if self.is_new() {
             self.cached = len.max(self.cached).min(self.prompt);
         }
-        self.computed = len;
+        (self.computed, self.halfway) = (len, None);
     }
 
     /// Has it look for what others have computed.
@@ -235,7 +239,7 @@ impl Sequence {
     /// Begins anew, as its keys and values were given to others. What was written stays.
     pub(super) fn restart(&mut self) {
         let most = self.most_text();
-        self.computed = 0;
+        (self.computed, self.halfway) = (0, None);
         self.factors = self.limits.factors(self.text.len());
         self.crossing = Crossing::of(&self.limits, self.text.len(), most);
         self.seeks = true;
@@ -268,26 +272,45 @@ impl Sequence {
         self.scores.is_none() && self.pending() == 1
     }
 
-    /// The next tokens to compute in `slot`, at most `limit` of them: a piece of the prompt, of a continuation to score, the
+    /// Tokens that wait behind some of the layers.
+    pub(super) fn halfway(&self) -> usize {
+        self.halfway.map_or(0, |halfway| halfway.tokens)
+    }
+
+    /// What the next pass computes of what is given, for so much `work`; `room` more tokens may wait behind some of the layers, if
+    /// any `may`.
+    pub(super) fn slice(&self, work: f64, room: usize, may: bool) -> Option<Slice> {
+        let layers = self.limits.layers;
+        if let Some(halfway) = self.halfway {
+            return Slice::further(halfway, work, layers);
+        }
+        // Only behind the last layer are there rows of logits, and only of the last token is one wanted.
+        let is_plain = self.computed < self.text.len() && self.rows_from + 1 >= self.text.len();
+        let is_read_once = self.crossing.is_none() || self.is_new();
+        Slice::new(work, self.pending().min(room), layers, may && is_plain && is_read_once)
+    }
+
+    /// The next tokens to compute in `slot`, those of `slice` if it is given: a piece of the prompt, of a continuation to score, the
     /// token sampled last and at most `guesses` guesses at those after it, or what has to be read again before that. At most
     /// `rows` rows of logits are wanted besides those of guesses; one is always allowed, as one token is. `company` says whether
     /// other sequences wait for the pass.
     pub(super) fn next_run(
         &mut self,
         slot: usize,
-        limit: usize,
+        slice: Option<Slice>,
         rows: usize,
         guesses: usize,
         company: bool,
     ) -> Run {
         self.clock.begin();
         self.guessed = 0;
-        let (limit, rows) = (limit.max(1), rows.max(1));
+        let (limit, rows) = (slice.map_or(1, |slice| slice.tokens.max(1)), rows.max(1));
         let (length, start, factors) = (self.text.len(), self.computed, self.factors);
         if let Some(scores) = self.scores.as_ref().filter(|_| start >= length) {
             let left = scores.left();
             let tokens = left[..left.len().min(limit).min(rows)].to_vec();
-            return Run { slot, factors, start: length + scores.computed(), tokens, logits_from: 0 };
+            let start = length + scores.computed();
+            return Run { slot, factors, start, tokens, logits_from: 0, layers: None };
         }
         let again = self.crossing.and_then(|crossing| crossing.next(self.last(), limit, company));
         if let Some(again) = again.filter(|_| !self.is_new()) {
@@ -300,7 +323,17 @@ impl Sequence {
             tokens.extend(self.guess(guesses));
             self.guessed = tokens.len() - 1;
         }
-        Run { slot, factors, start, tokens, logits_from: wanted.min(end) - start }
+        let layers = slice.and_then(|slice| self.layers(slice));
+        let is_last = layers.as_ref().is_none_or(|layers| layers.end == self.limits.layers);
+        let logits_from = if is_last { wanted.min(end) - start } else { tokens.len() };
+        Run { slot, factors, start, tokens, logits_from, layers }
+    }
+
+    /// The layers that `slice` passes through, where not all.
+    fn layers(&self, slice: Slice) -> Option<Range<usize>> {
+        let passed = self.halfway.map_or(0, |halfway| halfway.layers);
+        let layers = passed..passed + slice.layers;
+        (layers != (0..self.limits.layers)).then_some(layers)
     }
 
     /// What may come after the token sampled last, at most `most` tokens.
@@ -343,6 +376,7 @@ impl Sequence {
             start: positions.start,
             logits_from: positions.len() - usize::from(is_last),
             tokens: self.text[positions].to_vec(),
+            layers: None,
         }
     }
 
@@ -384,6 +418,11 @@ impl Sequence {
                     (self.factors, self.computed, self.crossing) = (run.factors, end, None);
                 }
             }
+            return 0;
+        }
+        let passed = run.depth(self.limits.layers).end;
+        self.halfway = (passed < self.limits.layers).then_some(Halfway { tokens: count, layers: passed });
+        if self.halfway.is_some() {
             return 0;
         }
         if self.computed < self.text.len() {

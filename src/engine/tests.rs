@@ -61,6 +61,7 @@ impl Forward for Scripted {
         Limits {
             slots: self.seen.len(),
             run_tokens: RUN,
+            layers: 1,
             context_length: CONTEXT,
             kv_tokens: CONTEXT * self.seen.len(),
             vocab_size: self.vocab_size,

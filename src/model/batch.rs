@@ -4,6 +4,8 @@
 /// a row of the largest vocabulary of the family takes 800 kB.
 pub const LOGIT_ROWS: usize = 32;
 
+use std::ops::Range;
+
 use super::Factors;
 
 /// One forward pass: runs of new tokens.
@@ -28,12 +30,21 @@ pub struct Run {
     /// Index into `tokens` of the first one whose row of logits, for the position after it, is wanted; those of all tokens that
     /// follow are wanted too. `tokens.len()`: none.
     pub logits_from: usize,
+    /// The layers that the tokens pass through now, of [`Limits::layers`](super::Limits::layers); `None`: all. Behind any but the
+    /// last they wait in the slot, where the next run has to go on with them: with the same tokens, from that layer on. Only
+    /// behind the last do they count as computed, and are there rows of logits.
+    pub layers: Option<Range<usize>>,
 }
 
 impl Run {
     /// Rows of logits that are wanted.
     pub fn logit_rows(&self) -> usize {
         self.tokens.len().saturating_sub(self.logits_from)
+    }
+
+    /// The layers that it passes through, of `layers`.
+    pub fn depth(&self, layers: usize) -> Range<usize> {
+        self.layers.clone().unwrap_or(0..layers)
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Limits {
     /// Most tokens of one [`Run`]: long prompts enter in runs of this size. All the prompts of a pass share it, and each
     /// sequence gets a token at least. With one slot a prompt is always cut alike, as another split may round differently.
     pub run_tokens: usize,
+    /// Layers that a run may pass through one by one, in pass after pass; 1 where it passes through all at once.
+    pub layers: usize,
     /// Tokens that one sequence may hold, prompt and answer together.
     pub context_length: usize,
     /// Tokens that all sequences together may hold: the memory for keys and values is planned for so many.
@@ -72,8 +74,9 @@ pub trait Forward: Send {
     /// `stop` is asked now and then. When it says so, the pass ends early and gives `false`; the batch then counts as not
     /// computed, and its runs may come again.
     ///
-    /// A run that starts at position 0 begins a new sequence in its slot, as far as its factors go. Any other continues the one there; one that starts
-    /// before its end takes the place of what was there from that position on, where [`Limits::rewinds`].
+    /// A run that starts at position 0 begins a new sequence in its slot, as far as its factors go. Any other continues the one
+    /// there; one that starts before its end takes the place of what was there from that position on, where
+    /// [`Limits::rewinds`]. Tokens that wait behind some of the layers are forgotten when another run comes than theirs.
     ///
     /// # Errors
     /// What the backend reports. The slots of the batch are then unusable until their sequences begin anew.

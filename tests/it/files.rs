@@ -38,8 +38,14 @@ fn candle(path: &Path) -> Box<dyn Forward> {
 
 /// The bits of the logits after some tokens.
 fn bits(mut model: Box<dyn Forward>) -> Vec<u32> {
-    let run =
-        Run { slot: 0, factors: Factors::Short, start: 0, tokens: Numbers(3).tokens(9), logits_from: 8 };
+    let run = Run {
+        slot: 0,
+        factors: Factors::Short,
+        start: 0,
+        tokens: Numbers(3).tokens(9),
+        logits_from: 8,
+        layers: None,
+    };
     let mut logits = Logits::default();
     assert!(model.forward(&Batch { runs: vec![run] }, &mut logits, &|| false).unwrap());
     let row: Vec<u32> = logits.rows_mut().next().unwrap().iter().map(|value| value.to_bits()).collect();

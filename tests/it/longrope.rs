@@ -35,8 +35,10 @@ fn forward(model: &mut NativeBackend, runs: Vec<Run>) -> Vec<Vec<u32>> {
 
 /// The bits of all rows of a sequence that is read with `factors` in one run.
 fn at_once(model: &mut NativeBackend, tokens: &[u32], factors: Factors) -> Vec<Vec<u32>> {
-    let rows =
-        forward(model, vec![Run { slot: 0, factors, start: 0, tokens: tokens.to_vec(), logits_from: 0 }]);
+    let rows = forward(
+        model,
+        vec![Run { slot: 0, factors, start: 0, tokens: tokens.to_vec(), logits_from: 0, layers: None }],
+    );
     model.release(0);
     rows
 }
@@ -64,6 +66,7 @@ fn a_sequence_that_is_read_twice_has_the_bits_of_both_readings() {
                     start,
                     tokens: tokens[start..end].to_vec(),
                     logits_from: end - start - rows,
+                    layers: None,
                 };
                 // A neighbour that reads the same prompt.
                 let mut runs = vec![run(0, Factors::Short, position, position + 1, 0)];

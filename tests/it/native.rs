@@ -12,7 +12,7 @@ use phicandle::kernels::{CpuInfo, Isa};
 use phicandle::model::native::{NativeBackend, NativeOptions};
 use phicandle::model::{Batch, Factors, Forward, KvDtype, Logits, MemoryMode, Run};
 
-use crate::tiny_models::{CONTEXT, Numbers, Shape, VOCABULARY};
+use crate::tiny_models::{CONTEXT, LAYERS, Numbers, Shape, VOCABULARY};
 
 /// Tokens of the sequence: past one block of 64 keys, and no multiple of anything.
 const LENGTH: usize = 71;
@@ -21,43 +21,84 @@ const THREADS: [usize; 3] = [1, 2, 3];
 /// Sequences beside the one that is looked at.
 const COMPANY: [usize; 3] = [0, 1, 4];
 
+/// Token by token, and alone.
+const ALONE: Coming = Coming { piece: 1, company: 0, layered: false };
+
 /// Rows of logits and their positions.
 type Rows = Vec<(usize, Vec<u32>)>;
 
-/// Runs `tokens` in pieces of `piece`, with `company` other sequences in each pass, and returns the bits of the logits.
+/// How sequences come.
+#[derive(Debug, Clone, Copy)]
+struct Coming {
+    /// Tokens of a piece.
+    piece: usize,
+    /// Other sequences in each pass.
+    company: usize,
+    /// Whether pieces pass through the layers in several passes.
+    layered: bool,
+}
+
+/// Where the pieces are held up in turn.
+const HELD: [&[usize]; 4] = [&[1], &[], &[1, 2], &[2]];
+
+/// Runs `tokens` in pieces, and returns the bits of the logits.
 ///
 /// Of each piece the rows from some token on are wanted, from another one each time. The others are out of step: some read a
 /// prompt, some write token by token, and each begins anew when it is full.
-fn rows(model: &mut dyn Forward, tokens: &[u32], piece: usize, company: usize) -> Rows {
+fn rows(model: &mut dyn Forward, tokens: &[u32], coming: Coming) -> Rows {
+    let Coming { piece, company, layered } = coming;
     let mut numbers = Numbers(company as u64);
     let mut lengths = vec![0; company];
+    // Runs of the others that wait behind a layer.
+    let mut waiting: Vec<Option<Run>> = vec![None; company];
     let (mut logits, mut found) = (Logits::default(), Rows::new());
     let slot = company / 2;
     for (index, part) in tokens.chunks(piece).enumerate() {
-        let mut runs: Vec<Run> = Vec::new();
-        for (other, length) in lengths.iter_mut().enumerate() {
-            let count = [1, 1, 6, 19][(index + other) % 4];
-            if *length + count > CONTEXT {
-                *length = 0;
+        let (start, wanted) = (index * piece, (5 * index) % part.len());
+        let held = if layered { HELD[index % 4] } else { &[] };
+        let bounds: Vec<usize> = [0].iter().chain(held).chain(&[LAYERS]).copied().collect();
+        for (turn, layers) in bounds.windows(2).map(|bound| bound[0]..bound[1]).enumerate() {
+            let mut runs: Vec<Run> = Vec::new();
+            for (other, (length, waiting)) in lengths.iter_mut().zip(&mut waiting).enumerate() {
+                if let Some(run) = waiting.take() {
+                    runs.push(Run { layers: Some(1..LAYERS), logits_from: run.tokens.len() - 1, ..run });
+                    continue;
+                }
+                let count = [1, 1, 6, 19][(index + turn + other) % 4];
+                if *length + count > CONTEXT {
+                    *length = 0;
+                }
+                let held = layered && count == 19;
+                let run = Run {
+                    slot: if other < slot { other } else { other + 1 },
+                    factors: Factors::Short,
+                    start: *length,
+                    tokens: numbers.tokens(count),
+                    logits_from: if held { count } else { count.saturating_sub((index + other) % 3) },
+                    layers: held.then_some(0..1),
+                };
+                *waiting = held.then(|| run.clone());
+                runs.push(run);
+                *length += count;
             }
-            let other = if other < slot { other } else { other + 1 };
-            runs.push(Run {
-                slot: other,
+            let is_last = layers.end == LAYERS;
+            let run = Run {
+                slot,
                 factors: Factors::Short,
-                start: *length,
-                tokens: numbers.tokens(count),
-                logits_from: count.saturating_sub((index + other) % 3),
-            });
-            *length += count;
-        }
-        let (start, logits_from) = (index * piece, (5 * index) % part.len());
-        runs.insert(slot, Run { slot, factors: Factors::Short, start, tokens: part.to_vec(), logits_from });
-        let before = runs[..slot].iter().map(Run::logit_rows).sum();
-        assert!(model.forward(&Batch { runs }, &mut logits, &|| false).unwrap());
-        let rows: Vec<_> = logits.rows_mut().skip(before).take(part.len() - logits_from).collect();
-        assert_eq!(rows.len(), part.len() - logits_from);
-        for (row, position) in rows.into_iter().zip(start + logits_from..) {
-            found.push((position, row.iter().map(|value| value.to_bits()).collect()));
+                start,
+                tokens: part.to_vec(),
+                logits_from: if is_last { wanted } else { part.len() },
+                layers: (layers != (0..LAYERS)).then_some(layers),
+            };
+            runs.insert(slot, run);
+            let before = runs[..slot].iter().map(Run::logit_rows).sum();
+            let wanted = runs[slot].logit_rows();
+            assert!(model.forward(&Batch { runs }, &mut logits, &|| false).unwrap());
+            let rows: Vec<_> = logits.rows_mut().skip(before).take(wanted).collect();
+            assert_eq!(rows.len(), wanted);
+            for (row, position) in rows.into_iter().zip(start + part.len() - wanted..) {
+                found.push((position, row.iter().map(|value| value.to_bits()).collect()));
+            }
         }
     }
     for slot in 0..=company {
@@ -153,7 +194,7 @@ fn cells(name: &str, shape: &Shape, kv_dtype: KvDtype) -> usize {
     let file = Arc::new(GgufFile::open(&shape.write(folder.path())).unwrap());
     let tokens = Numbers(1).tokens(LENGTH);
     let plainest = Setting { isa: Isa::Scalar, threads: 1, memory: MemoryMode::Mmap, kv_dtype };
-    let expected = rows(&mut *load(&file, plainest), &tokens, 1, 0);
+    let expected = rows(&mut *load(&file, plainest), &tokens, ALONE);
     assert_eq!(expected.len(), LENGTH);
     assert!(expected.iter().flat_map(|(_, row)| row).all(|&bits| f32::from_bits(bits).is_finite()));
     let mut count = 0;
@@ -169,14 +210,20 @@ fn cells(name: &str, shape: &Shape, kv_dtype: KvDtype) -> usize {
                 let mut model = load(&file, setting);
                 for &company in company {
                     for &piece in pieces {
-                        for (position, row) in rows(&mut *model, &tokens, piece, company) {
-                            assert_eq!(row.len(), VOCABULARY);
-                            assert!(
-                                row == expected[position].1,
-                                "{name}: other bits at position {position}, in pieces of {piece} beside {company}, {setting:?}"
-                            );
+                        for layered in [false, true] {
+                            if layered && ![5, 64].contains(&piece) {
+                                continue;
+                            }
+                            let coming = Coming { piece, company, layered };
+                            for (position, row) in rows(&mut *model, &tokens, coming) {
+                                assert_eq!(row.len(), VOCABULARY);
+                                assert!(
+                                    row == expected[position].1,
+                                    "{name}: other bits at position {position}, {coming:?}, {setting:?}"
+                                );
+                            }
+                            count += 1;
                         }
-                        count += 1;
                     }
                 }
             }
@@ -212,34 +259,43 @@ fn a_pass_stopped_anywhere_leaves_nothing_behind() {
         let setting = Setting { isa, threads: 2, memory: MemoryMode::Repack, kv_dtype: KvDtype::F16 };
         let mut model = load(&file, setting);
         let mut logits = Logits::default();
-        // The second half of the sequence, stopped at a question; the bits of its last row otherwise.
+        // The second half of the sequence, in two passes, of which one is stopped at a question; the bits of its last row
+        // otherwise.
         let mut second = |questions: usize| {
             let asked = Cell::new(0);
-            for range in [0..HALF, HALF..LENGTH] {
-                let (start, logits_from) = (range.start, range.len() - 1);
+            let runs = [(0..HALF, 0..LAYERS), (HALF..LENGTH, 0..1), (HALF..LENGTH, 1..LAYERS)];
+            for (range, layers) in runs {
+                let (start, end) = (range.start, layers.end);
                 let run = Run {
                     slot: 0,
                     factors: Factors::Short,
                     start,
+                    logits_from: range.len() - usize::from(end == LAYERS),
                     tokens: tokens[range].to_vec(),
-                    logits_from,
+                    layers: Some(layers),
                 };
                 let stop = || start > 0 && asked.replace(asked.get() + 1) == questions;
-                if !model.forward(&Batch { runs: vec![run] }, &mut logits, &stop).unwrap() {
+                let batch = Batch { runs: vec![run] };
+                if !model.forward(&batch, &mut logits, &stop).unwrap() {
                     assert_eq!(asked.get(), questions + 1, "{name}: nothing is asked after a stop");
-                    return None;
+                    if end < LAYERS {
+                        return None;
+                    }
+                    // What waits is as it was: it may go on.
+                    assert!(model.forward(&batch, &mut logits, &|| false).unwrap());
                 }
             }
-            logits.rows_mut().next().map(|row| row.iter().map(|value| value.to_bits()).collect::<Vec<_>>())
+            let bits = |row: &mut [f32]| row.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            logits.rows_mut().next().map(|row| (bits(row), asked.get() > questions))
         };
-        let expected = second(usize::MAX).unwrap();
+        let (expected, _) = second(usize::MAX).unwrap();
         for questions in 0.. {
-            let whole = second(questions).is_some();
-            assert!(
-                second(usize::MAX).unwrap() == expected,
-                "{name}: other bits after a stop at question {questions}"
-            );
-            if whole {
+            let found = second(questions);
+            let was_stopped = found.as_ref().is_none_or(|(_, was_stopped)| *was_stopped);
+            for (row, _) in found.into_iter().chain(second(usize::MAX)) {
+                assert!(row == expected, "{name}: other bits after a stop at question {questions}");
+            }
+            if !was_stopped {
                 break;
             }
             stopped += 1;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use phicandle::gguf::GgmlType;
 
-/// What a model looks like. [`Shape::default`] has two layers and grouped heads, with rows of two super-blocks or fewer.
+/// What a model looks like. [`Shape::default`] has three layers and grouped heads, with rows of two super-blocks or fewer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     /// `phi3`, `llama`, `phi2` or `phimoe`.
@@ -33,7 +33,7 @@ pub(crate) struct Shape {
 pub(crate) const VOCABULARY: usize = 101;
 /// Tokens that the models are made for.
 pub(crate) const CONTEXT: usize = 512;
-const LAYERS: usize = 2;
+pub(crate) const LAYERS: usize = 3;
 /// Experts of `phimoe`: so many that a token alone meets few of them.
 const EXPERTS: usize = 5;
 

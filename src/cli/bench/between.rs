@@ -85,6 +85,7 @@ mod tests {
             Limits {
                 slots: 1,
                 run_tokens: 8,
+                layers: 1,
                 context_length: 8,
                 kv_tokens: 8,
                 vocab_size: 1,
@@ -117,7 +118,14 @@ mod tests {
         let waits = Waits::default();
         let mut model = timed(Box::new(Nothing), waits.clone());
         let mut pass = |start| {
-            let runs = vec![Run { slot: 0, factors: Factors::Short, start, tokens: vec![0], logits_from: 0 }];
+            let runs = vec![Run {
+                slot: 0,
+                factors: Factors::Short,
+                start,
+                tokens: vec![0],
+                logits_from: 0,
+                layers: None,
+            }];
             model.forward(&Batch { runs }, &mut Logits::default(), &|| false).unwrap();
         };
         pass(0);

@@ -117,6 +117,7 @@ impl<'a> Passes<'a> {
                 start,
                 tokens: tokens.to_vec(),
                 logits_from,
+                layers: None,
             }])?;
             start += tokens.len();
         }
@@ -127,7 +128,7 @@ impl<'a> Passes<'a> {
     fn pass(&mut self, start: usize, runs: Vec<(usize, Vec<u32>)>) -> Result<f64, Failure> {
         let run = |(slot, tokens): (_, Vec<u32>)| {
             let logits_from = tokens.len() - 1;
-            Run { slot, factors: self.factors, start, tokens, logits_from }
+            Run { slot, factors: self.factors, start, tokens, logits_from, layers: None }
         };
         let runs = runs.into_iter().map(run).collect();
         let begin = Instant::now();
@@ -167,6 +168,7 @@ mod tests {
             let limits = Limits {
                 slots,
                 run_tokens,
+                layers: 1,
                 context_length: 100,
                 kv_tokens: 100,
                 vocab_size: 7,

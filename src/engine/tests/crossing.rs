@@ -25,6 +25,7 @@ impl TwoReadings {
         let limits = Limits {
             slots,
             run_tokens: 64,
+            layers: 1,
             context_length: 1024,
             kv_tokens: 1024,
             vocab_size: 30,

@@ -11,6 +11,7 @@ use crate::model::{Around, Run};
 const LIMITS: Limits = Limits {
     slots: 2,
     run_tokens: 64,
+    layers: 1,
     context_length: 512,
     kv_tokens: 1024,
     vocab_size: 30,

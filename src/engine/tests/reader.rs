@@ -18,6 +18,8 @@ pub(super) struct Reader {
     slots: Vec<[Vec<Arc<KvBlock>>; 2]>,
     /// How many tokens are in each.
     lens: Vec<[usize; 2]>,
+    /// The run whose tokens wait behind some of the layers in each.
+    halfway: Vec<[Option<Run>; 2]>,
     /// The runs of each pass.
     pub(super) passes: Vec<Vec<Run>>,
     /// The most blocks that there were.
@@ -40,6 +42,7 @@ impl Reader {
             spare: Arc::new(Spare::new(0)),
             slots: vec![Default::default(); limits.slots],
             lens: vec![Default::default(); limits.slots],
+            halfway: vec![Default::default(); limits.slots],
             passes: Vec::new(),
             most: 0,
             system: usize::MAX,
@@ -52,8 +55,10 @@ impl Reader {
         u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
     }
 
+    /// Behind any but the last layer, there is room for tokens, and no more.
     fn write(&mut self, run: &Run) -> Result<()> {
         let reading = usize::from(run.factors == Factors::Long);
+        let is_last = run.depth(self.limits.layers).end == self.limits.layers;
         let blocks = &mut self.slots[run.slot][reading];
         blocks.truncate(run.start.div_ceil(KV_BLOCK));
         for (position, token) in (run.start..).zip(&run.tokens) {
@@ -62,15 +67,33 @@ impl Reader {
                 Some(block) => block.bytes().to_vec(),
                 None => vec![0xff; SHAPE.block_bytes().unwrap()],
             };
-            bytes[at..at + 4].copy_from_slice(&token.to_le_bytes());
+            let known = if is_last { *token } else { !token };
+            bytes[at..at + 4].copy_from_slice(&known.to_le_bytes());
             blocks.truncate(number);
             if self.spare.lent() >= self.system {
                 return Err(Error::new(ErrorKind::OutOfMemory { needed: 1, available: 0 }, "No.", "Less."));
             }
             blocks.push(Arc::new(KvBlock::from_bytes(&SHAPE, &self.spare, &bytes)?));
         }
-        self.lens[run.slot][reading] = run.start + run.tokens.len();
+        if is_last {
+            self.lens[run.slot][reading] = run.start + run.tokens.len();
+        }
         Ok(())
+    }
+
+    /// Checks that `run` goes on with the tokens that wait, if they do not begin, and has them wait again.
+    fn pass_on(&mut self, run: &Run) {
+        let (layers, reading) = (self.limits.layers, usize::from(run.factors == Factors::Long));
+        let (depth, halfway) = (run.depth(layers), &mut self.halfway[run.slot][reading]);
+        assert!(!depth.is_empty() && depth.end <= layers, "{run:?}");
+        let waiting = halfway.take().filter(|_| depth.start > 0);
+        let waiting = waiting.map(|waiting| (waiting.depth(layers).end, waiting.start, waiting.tokens));
+        assert_eq!(waiting.is_some(), depth.start > 0, "nothing waits for {run:?}");
+        if let Some(waiting) = waiting {
+            assert_eq!(waiting, (depth.start, run.start, run.tokens.clone()));
+        }
+        *halfway = (depth.end < layers).then(|| run.clone());
+        assert!(halfway.is_none() || run.logit_rows() == 0, "{run:?}");
     }
 }
 
@@ -84,6 +107,7 @@ impl Forward for Reader {
         for run in &batch.runs {
             let reading = usize::from(run.factors == Factors::Long);
             assert!(run.start == 0 || run.start <= self.lens[run.slot][reading], "{run:?} leaves a gap");
+            self.pass_on(run);
             self.write(run)?;
             let end = run.start + run.tokens.len();
             let text: Vec<u32> = (0..end).map(|position| self.token(run.slot, reading, position)).collect();
@@ -99,12 +123,14 @@ impl Forward for Reader {
     fn release(&mut self, slot: usize) {
         self.slots[slot] = Default::default();
         self.lens[slot] = Default::default();
+        self.halfway[slot] = Default::default();
     }
 
     fn forget(&mut self, slot: usize, factors: Factors) {
         let reading = usize::from(factors == Factors::Long);
         self.slots[slot][reading].clear();
         self.lens[slot][reading] = 0;
+        self.halfway[slot][reading] = None;
     }
 
     fn kv_bytes(&self, slot: usize) -> u64 {
@@ -125,6 +151,7 @@ impl BlockCache for Reader {
         let reading = usize::from(factors == Factors::Long);
         self.slots[slot][reading] = blocks.to_vec();
         self.lens[slot][reading] = len;
+        self.halfway[slot][reading] = None;
         Ok(())
     }
 

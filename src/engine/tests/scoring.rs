@@ -190,6 +190,7 @@ fn a_pass_has_no_more_rows_than_there_is_memory_for() {
     let limits = Limits {
         slots: 3,
         run_tokens: 512,
+        layers: 1,
         context_length: 1024,
         kv_tokens: 4096,
         vocab_size: 30,

@@ -11,6 +11,7 @@ use crate::kernels::KV_BLOCK;
 const LIMITS: Limits = Limits {
     slots: 4,
     run_tokens: 64,
+    layers: 1,
     context_length: 512,
     kv_tokens: 2048,
     vocab_size: 30,
@@ -105,7 +106,9 @@ impl World {
     }
 
     fn computed(&self) -> usize {
-        self.model.passes.iter().flatten().map(|run| run.tokens.len()).sum()
+        let layers = self.model.limits.layers;
+        let through = self.model.passes.iter().flatten().filter(|run| run.depth(layers).end == layers);
+        through.map(|run| run.tokens.len()).sum()
     }
 }
 
@@ -150,6 +153,7 @@ fn visits(rng: &mut StdRng) -> Vec<Visit> {
 #[test]
 fn a_thousand_random_schedules_give_every_request_the_text_that_it_has_alone() {
     let (mut cancelled, mut preempted, mut cached, mut guessed, mut crossed) = (0, 0, 0, 0, 0);
+    let mut layered = 0;
     for seed in 0..1000 {
         let rng = &mut StdRng::seed_from_u64(seed);
         let crosses = rng.random_bool(0.4);
@@ -157,6 +161,7 @@ fn a_thousand_random_schedules_give_every_request_the_text_that_it_has_alone() {
             slots: rng.random_range(1..6),
             run_tokens: [1, 3, 7, 64, 200][rng.random_range(0..5)],
             kv_tokens: [512, 512, 768, 4096][rng.random_range(0..4)],
+            layers: [1, 2, 5, 32][rng.random_range(0..4)],
             original_context: crosses.then(|| rng.random_range(20..250)),
             ..LIMITS
         };
@@ -178,6 +183,7 @@ fn a_thousand_random_schedules_give_every_request_the_text_that_it_has_alone() {
             }
         }
         preempted += world.scheduler.preempted();
+        layered += world.model.passes.iter().flatten().filter(|run| run.layers.is_some()).count();
         let most = limits.kv_tokens / KV_BLOCK;
         assert!(world.model.most <= most, "schedule {seed}: {} blocks of {most}", world.model.most);
         // All that is left is kept for later, and goes when it is told to.
@@ -188,7 +194,7 @@ fn a_thousand_random_schedules_give_every_request_the_text_that_it_has_alone() {
         assert_eq!(world.model.blocks(), 0, "schedule {seed} leaks");
     }
     // Each of these has happened often, or nothing was tested.
-    let counts = [cancelled, preempted as usize, cached, guessed, crossed];
+    let counts = [cancelled, preempted as usize, cached, guessed, crossed, layered];
     assert!(counts.iter().all(|&count| count > 300), "{counts:?}");
 }
 

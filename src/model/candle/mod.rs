@@ -97,6 +97,7 @@ impl CandleBackend {
         let limits = Limits {
             slots: 1,
             run_tokens,
+            layers: 1,
             context_length,
             kv_tokens: context_length,
             vocab_size: plan.vocab_size,
@@ -127,11 +128,12 @@ impl CandleBackend {
     /// Computes a run. Candle's models give the last row of a pass, so each row that is wanted after the first takes a pass of
     /// its own: the numbers are those of an answer that is written token by token.
     fn run(&mut self, run: &Run, logits: &mut Logits) -> Result<()> {
-        if run.slot != 0 || run.tokens.is_empty() {
+        if run.slot != 0 || run.tokens.is_empty() || run.depth(1) != (0..1) {
             return Err(Error::internal(format!(
-                "The candle backend was given {} tokens for slot {}.",
+                "The candle backend was given {} tokens for slot {}, layers {:?}.",
                 run.tokens.len(),
-                run.slot
+                run.slot,
+                run.depth(1)
             )));
         }
         let (first, others) = run.tokens.split_at((run.logits_from + 1).min(run.tokens.len()));

@@ -8,6 +8,7 @@ mod pass;
 mod plan;
 mod room;
 mod rotation;
+mod section;
 mod slot;
 mod step;
 mod weights;
@@ -90,6 +91,7 @@ impl NativeBackend {
         let limits = Limits {
             slots,
             run_tokens: RUN_TOKENS,
+            layers: plan.n_layer,
             context_length: options.context_length,
             kv_tokens,
             vocab_size: plan.vocab_size,
@@ -138,7 +140,7 @@ impl Forward for NativeBackend {
 
     fn forget(&mut self, slot: usize, factors: Factors) {
         if let Some(slot) = self.slots.get_mut(slot) {
-            slot.cache_mut(factors).clear();
+            slot.forget(factors);
         }
     }
 
@@ -158,7 +160,7 @@ impl BlockCache for NativeBackend {
 
     fn adopt(&mut self, slot: usize, factors: Factors, blocks: &[Arc<KvBlock>], len: usize) -> Result<()> {
         let slot = self.slots.get_mut(slot).ok_or_else(|| Error::internal("There is no such slot."))?;
-        slot.cache_mut(factors).adopt(blocks, len)
+        slot.adopt(factors, blocks, len)
     }
 
     fn block_from(&self, bytes: &[u8]) -> Result<Arc<KvBlock>> {

@@ -1,8 +1,11 @@
 //! One forward pass. Phi-3 (arXiv 2404.14219) and Llama (arXiv 2302.13971) differ in how their files name things only; the
 //! other models of the family in what follows attention.
 
+use std::ops::Range;
+
 use super::room::Room;
-use super::slot::{Slot, take_caches};
+use super::section::{Section, sections};
+use super::slot::{Halfway, Reading, Slot, take_readings};
 use super::step::{NormSetting, Step};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
@@ -73,25 +76,135 @@ impl Pass {
         logits: &mut Logits,
         stop: &Stop<'_>,
     ) -> Result<(), Halt> {
-        let mut caches = take_caches(&batch.runs, slots)?;
+        let layers = self.weights.layers.len();
+        let sections = sections(&batch.runs, layers)?;
+        let mut readings = take_readings(&batch.runs, slots)?;
+        for (run, reading) in batch.runs.iter().zip(&mut readings) {
+            self.prepare(run, reading)?;
+        }
+        // What a section leaves of the residual stream of each run. What a slot holds of it stays as it is until all is done.
+        let mut streams = vec![Vec::new(); batch.runs.len()];
+        for section in &sections {
+            let runs: Vec<_> = section.runs.iter().map(|&run| &batch.runs[run]).collect();
+            let spans = self.enter(section, &runs, &readings, &streams)?;
+            let inside = readings.iter_mut().enumerate().filter(|(run, _)| section.runs.contains(run));
+            let mut caches: Vec<_> = inside.map(|(_, reading)| &mut reading.cache).collect();
+            self.cross(section.layers.clone(), &runs, &spans, &mut caches, logits, stop)?;
+            if section.layers.end < layers {
+                let embd = self.weights.embedding.k();
+                for (&run, span) in section.runs.iter().zip(&spans) {
+                    streams[run] = self.room.x[span.row * embd..(span.row + span.rows) * embd].to_vec();
+                }
+            }
+        }
+        for ((run, reading), stream) in batch.runs.iter().zip(readings).zip(streams) {
+            let end = run.depth(layers).end;
+            reading.halfway = if end < layers {
+                Halfway { start: run.start, layers: end, stream }
+            } else {
+                reading.cache.set_len(run.start + run.tokens.len());
+                Halfway::default()
+            };
+        }
+        Ok(())
+    }
+
+    /// Room in the cache for a run that begins, or goes on with the tokens that wait for it.
+    fn prepare(&self, run: &Run, Reading { cache, halfway }: &mut Reading) -> Result<()> {
+        let (seen, end) = (self.heads.first_seen(run.start), run.start + run.tokens.len());
+        let from = run.depth(self.weights.layers.len()).start;
+        if from > 0 {
+            let tokens = halfway.stream.len() / self.weights.embedding.k();
+            if (halfway.layers, halfway.start, tokens) != (from, run.start, run.tokens.len()) {
+                return Err(Error::internal(format!(
+                    "A run of {} tokens from position {} goes on from layer {from}, where {tokens} tokens from position {} wait \
+                     for layer {}.",
+                    run.tokens.len(),
+                    run.start,
+                    halfway.start,
+                    halfway.layers
+                )));
+            }
+            return cache.reserve(run.start, end);
+        }
+        *halfway = Halfway::default();
+        if run.start == 0 {
+            cache.clear();
+        } else if run.start > cache.len() || seen < cache.start() {
+            return Err(Error::internal(format!(
+                "A run begins at position {}, and its sequence has those from {} to {}.",
+                run.start,
+                cache.start(),
+                cache.len()
+            )));
+        } else {
+            cache.truncate(run.start);
+            cache.release_before(seen);
+        }
+        cache.reserve(run.start, end)
+    }
+
+    /// The residual stream and the rotations of the runs of a section, and where each of them has its rows.
+    fn enter(
+        &mut self,
+        section: &Section,
+        runs: &[&Run],
+        readings: &[&mut Reading],
+        streams: &[Vec<f32>],
+    ) -> Result<Vec<AttentionRun>> {
+        let (room, layers) = (&mut self.room, self.weights.layers.len());
+        room.tokens.clear();
+        room.rotation.clear();
+        let mut spans = Vec::with_capacity(runs.len());
+        for (run, &number) in runs.iter().zip(&section.runs) {
+            let end = run.start + run.tokens.len();
+            spans.push(AttentionRun { row: room.tokens.len(), rows: run.tokens.len(), position: run.start });
+            room.tokens.extend(&run.tokens);
+            self.rope.add(&mut room.rotation, run.start..end, readings[number].cache.factors());
+        }
+        let embedding = &self.weights.embedding;
+        if section.layers.start == 0 {
+            room.x.resize(room.tokens.len() * embedding.k(), 0.0);
+            self.compute.embed(embedding, &room.tokens, &mut room.x)?;
+            return Ok(spans);
+        }
+        room.x.clear();
+        for (run, &number) in runs.iter().zip(&section.runs) {
+            let begins = run.depth(layers).start == section.layers.start;
+            let waits = &readings[number].halfway.stream;
+            room.x.extend(if begins { waits } else { &streams[number] });
+        }
+        Ok(spans)
+    }
+
+    /// Computes a section, and the logits that its runs want, where it has the last layer.
+    fn cross(
+        &mut self,
+        layers: Range<usize>,
+        runs: &[&Run],
+        spans: &[AttentionRun],
+        caches: &mut [&mut KvCache],
+        logits: &mut Logits,
+        stop: &Stop<'_>,
+    ) -> Result<(), Halt> {
         let threads = self.compute.threads();
-        let runs = self.begin(&batch.runs, &mut caches)?;
-        let plan = AttentionPlan::new(self.heads, &runs, threads)?;
+        let plan = AttentionPlan::new(self.heads, spans, threads)?;
         // In the last layer only the rows count whose logits are wanted.
-        let (wanted, last_runs) = wanted(&batch.runs, &runs);
+        let (wanted, last_runs) = wanted(runs, spans);
         let last_plan = AttentionPlan::new(self.heads, &last_runs, threads)?;
         let last = self.weights.layers.len() - 1;
-        for (number, layer) in self.weights.layers.iter().enumerate() {
+        for number in layers.clone() {
+            let layer = &self.weights.layers[number];
             let step =
                 Step { compute: &self.compute, heads: self.heads, norms: self.norms, layer, number, stop };
             step.project(&mut self.room)?;
-            step.append(&mut self.room, &plan, &mut caches)?;
+            step.append(&mut self.room, &plan, caches)?;
             if number < last {
-                step.attend(&mut self.room, &plan, &caches)?;
+                step.attend(&mut self.room, &plan, caches)?;
             } else {
-                let mut caches = caches.iter_mut().zip(&batch.runs);
                 let caches: Vec<&mut KvCache> = caches
-                    .by_ref()
+                    .iter_mut()
+                    .zip(runs)
                     .filter(|(_, run)| run.logit_rows() > 0)
                     .map(|(cache, _)| &mut **cache)
                     .collect();
@@ -103,45 +216,10 @@ impl Pass {
             }
             step.finish(&mut self.room)?;
         }
-        if !wanted.is_empty() {
+        if layers.end > last && !wanted.is_empty() {
             self.logits(wanted.len(), logits, stop)?;
         }
-        for (cache, run) in caches.iter_mut().zip(&batch.runs) {
-            cache.set_len(run.start + run.tokens.len());
-        }
         Ok(())
-    }
-
-    /// Embeddings, rotations and room in the caches for the rows of a batch.
-    fn begin(&mut self, runs: &[Run], caches: &mut [&mut KvCache]) -> Result<Vec<AttentionRun>> {
-        let room = &mut self.room;
-        room.tokens.clear();
-        room.rotation.clear();
-        let mut spans = Vec::with_capacity(runs.len());
-        for (run, cache) in runs.iter().zip(caches) {
-            let seen = self.heads.first_seen(run.start);
-            if run.start == 0 {
-                cache.clear();
-            } else if run.start > cache.len() || seen < cache.start() {
-                return Err(Error::internal(format!(
-                    "A run begins at position {}, and its sequence has those from {} to {}.",
-                    run.start,
-                    cache.start(),
-                    cache.len()
-                )));
-            } else {
-                cache.truncate(run.start);
-                cache.release_before(seen);
-            }
-            let end = run.start + run.tokens.len();
-            cache.reserve(run.start, end)?;
-            spans.push(AttentionRun { row: room.tokens.len(), rows: run.tokens.len(), position: run.start });
-            room.tokens.extend(&run.tokens);
-            self.rope.add(&mut room.rotation, run.start..end, cache.factors());
-        }
-        room.x.resize(room.tokens.len() * self.weights.embedding.k(), 0.0);
-        self.compute.embed(&self.weights.embedding, &room.tokens, &mut room.x)?;
-        Ok(spans)
     }
 
     /// Logits for the `rows` rows that are left.
@@ -173,7 +251,7 @@ fn check_logits(logits: &[f32]) -> Result<()> {
 }
 
 /// The rows whose logits are wanted, and for each run that has such the run of them.
-fn wanted(runs: &[Run], spans: &[AttentionRun]) -> (Vec<usize>, Vec<AttentionRun>) {
+fn wanted(runs: &[&Run], spans: &[AttentionRun]) -> (Vec<usize>, Vec<AttentionRun>) {
     let (mut rows, mut wanted) = (Vec::new(), Vec::new());
     for (run, span) in runs.iter().zip(spans).filter(|(run, _)| run.logit_rows() > 0) {
         let (row, position) = (span.row + run.logits_from, span.position + run.logits_from);

@@ -133,6 +133,8 @@ fn scratch_bytes(tensors: &[TensorInfo], plan: &ModelPlan, needs: &Needs, mode: 
     let mixture = if plan.n_expert > 0 { plan.n_expert + 2 * plan.n_embd } else { 0 };
     // The residual stream; queries, keys and values; what attention gives; the feed-forward layer; cosines and sines.
     let floats = plan.n_embd + (query + 2 * key) + query + plan.n_ff + plan.rope.dimension_count + mixture;
+    // Where prompts enter beside answers, the residual stream of rows that wait behind a layer, and as the next one will leave it.
+    let floats = floats + if needs.slots > 1 { 2 * plan.n_embd } else { 0 };
     let rows = 4 * (floats as u64).saturating_mul(needs.rows as u64);
     let matrices = || tensors.iter().filter(|tensor| is_used(tensor, plan) && is_multiplied(tensor, plan));
     // Three rooms for activations: as the kernels of all matrices with such inputs want them.
@@ -356,7 +358,8 @@ mod tests {
         // The residual stream, queries, keys, values, attention, the feed-forward layer and the rotation in f32; then 8 bits.
         let floats = 4 * (3072 + 3 * 3072 + 3072 + 8192 + 96);
         assert!(row > floats + 3072 + 3072 + 8192 && row < (floats + 3072 + 3072 + 8192) * 5 / 4, "{row}");
-        assert_eq!(bytes(1, 1, 5) - bytes(1, 1, 1), 4 * 4 * 32064);
+        // Four more rows of logits; and each row may wait behind a layer.
+        assert_eq!(bytes(1, 1, 5) - bytes(1, 1, 1), 4 * 4 * 32064 + 2 * 4 * 3072);
         let thread = bytes(2, 512, 1) - bytes(1, 512, 1);
         assert_eq!(bytes(3, 512, 1) - bytes(1, 512, 1), 2 * thread);
         // The results of two strips of 32 rows, for as many tokens as they meet at a time.
