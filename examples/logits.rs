@@ -40,7 +40,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for sequence in sequences {
         let factors = model.limits().factors(sequence.len());
         for (index, tokens) in sequence.chunks(chunk).enumerate() {
-            let run = Run { slot: 0, factors, start: index * chunk, tokens: tokens.to_vec(), logits_from: 0 };
+            let run = Run {
+                slot: 0,
+                factors,
+                start: index * chunk,
+                tokens: tokens.to_vec(),
+                logits_from: 0,
+                layers: None,
+            };
             model.forward(&Batch { runs: vec![run] }, &mut logits, &|| false)?;
             for row in logits.rows_mut() {
                 let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -35,6 +35,11 @@ impl<'a, T> DisjointMut<'a, T> {
         self.len == 0
     }
 
+    /// Where element `index` is, which need not exist.
+    pub(crate) fn place(&self, index: usize) -> *const T {
+        self.start.wrapping_add(index)
+    }
+
     /// The elements of `range`, to write.
     ///
     /// # Panics

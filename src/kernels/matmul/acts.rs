@@ -15,13 +15,13 @@ pub(super) struct SuperActs {
     pub(super) sums32: [i16; 8],
     /// An activation is `d * q`.
     pub(super) d: f32,
-    /// What takes the middle of their range from weights of 4 bits: -8 times the sum of 32. The cache line of `d` ends with it.
-    pub(super) middle4: [i32; 8],
+    /// What takes the middle of their range from weights of 4 bits: -8 times the sum of 32.
+    pub(super) middle4: [i16; 8],
     /// The same for 5 bits: -16 times the sum of 16.
-    pub(super) middle5: [i32; 16],
+    pub(super) middle5: [i16; 16],
     /// The same for 6 bits: -32 times the sum of 8.
-    pub(super) middle6: [i32; 32],
-    /// Sums of 16.
+    pub(super) middle6: [i16; 32],
+    /// Sums of 16. Last, as whoever reads a middle reads two bytes more.
     pub(super) sums16: [i16; 16],
 }
 
@@ -148,15 +148,15 @@ pub(super) unsafe fn quantise_super<S: Simd>(s: S, x: *const f32, to: &mut Super
     let mut sums8 = [0; SUPER / 8];
     for ((sum, middle), q) in sums8.iter_mut().zip(&mut to.middle6).zip(to.q.as_chunks::<8>().0) {
         *sum = q.iter().map(|&q| i16::from(q)).sum();
-        *middle = -32 * i32::from(*sum);
+        *middle = -32 * *sum;
     }
     for ((sum, middle), pair) in to.sums16.iter_mut().zip(&mut to.middle5).zip(sums8.as_chunks::<2>().0) {
         *sum = pair[0] + pair[1];
-        *middle = -16 * i32::from(*sum);
+        *middle = -16 * *sum;
     }
     for ((sum, middle), pair) in to.sums32.iter_mut().zip(&mut to.middle4).zip(to.sums16.as_chunks::<2>().0) {
         *sum = pair[0] + pair[1];
-        *middle = -8 * i32::from(*sum);
+        *middle = -8 * *sum;
     }
 }
 

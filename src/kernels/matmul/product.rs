@@ -5,11 +5,11 @@ use std::ops::Range;
 use super::acts::Activations;
 use super::format::layout;
 use super::matrix::Matrix;
-use super::strip::{self, GROUPS, Strip, WIDTH};
+use super::strip::{self, GROUPS, Home, PIECE, Strip, WIDTH};
 use crate::error::Error;
 use crate::gguf::GgmlType;
 use crate::kernels::activation::silu_mul_row;
-use crate::kernels::simd::{Op, Simd, Tier, dispatch};
+use crate::kernels::simd::{LANES, Op, Simd, Tier, dispatch, load_some, store_some};
 use crate::kernels::{Compute, DisjointMut, Halt, Scratch, Stop, view_mut};
 
 /// Bytes of weights that a thread takes at a time: enough to hide the taking, few enough to share evenly.
@@ -17,14 +17,18 @@ const UNIT_BYTES: usize = 256 << 10;
 /// Pieces of work per thread that a product is cut into at least, where it has as many strips.
 const UNITS_PER_THREAD: usize = 4;
 
-/// Tokens that a strip is computed for at a time: their activations stay in the second-level cache while they meet all strips of
-/// a piece of work, and their results in the first-level one.
-const TOKENS: usize = 64;
+/// Most tokens that a strip is computed for at a time: their activations stay in the second-level cache while they meet all
+/// strips of a piece of work, and their results in the first-level one. Panels then take them without a rest.
+const TOKENS: usize = 16 * PIECE;
 
-/// Most of `rows` tokens that a strip is computed for at a time. Weights that have to be brought into tiles first meet all of them
-/// at once.
+/// Most of `rows` tokens that a strip is computed for at a time, so that all times have about as many. Weights that have to be
+/// brought into tiles first meet all of them at once.
 fn most_tokens(is_tiled: bool, rows: usize) -> usize {
-    if is_tiled { rows.min(TOKENS) } else { rows }
+    if is_tiled && rows > TOKENS {
+        rows.div_ceil(rows.div_ceil(TOKENS)).next_multiple_of(PIECE)
+    } else {
+        rows
+    }
 }
 
 /// The tokens before `count`, at most `most` at a time.
@@ -66,19 +70,49 @@ impl Strips<'_> {
         for tokens in pieces(acts.rows, most) {
             for group in groups.clone().step_by(GROUPS) {
                 let results = &mut results[..tokens.len() * WIDTH];
-                let mut strip = Strip { matrix, group, acts, tokens: tokens.clone(), results, panels, tiles };
-                strip.compute(tier);
                 let first = group * (WIDTH / GROUPS);
+                let home = Home { first: out.place(tokens.start * width + column + first), width };
+                let tokens = tokens.clone();
+                Strip { matrix, group, acts, tokens: tokens.clone(), results, panels, tiles, home }
+                    .compute(tier);
                 let rows = (matrix.rows - first).min(WIDTH);
-                for (token, results) in tokens.clone().zip(results.chunks_exact(WIDTH)) {
-                    let at = token * width + column + first;
-                    // SAFETY: every row of every matrix has a column of its own.
-                    let out = unsafe { out.slice(at..at + rows) };
-                    match then {
-                        Then::Store => out.copy_from_slice(&results[..rows]),
-                        Then::Add => out.iter_mut().zip(results).for_each(|(out, result)| *out += *result),
-                    }
+                dispatch(tier, Deliver { results, out, width, column: column + first, rows, tokens, then });
+            }
+        }
+    }
+}
+
+/// Brings the results of a strip home.
+struct Deliver<'a> {
+    results: &'a [f32],
+    out: &'a DisjointMut<'a, f32>,
+    width: usize,
+    /// The column of the strip's first row.
+    column: usize,
+    /// Rows of the matrix in the strip.
+    rows: usize,
+    tokens: Range<usize>,
+    then: Then,
+}
+
+impl Op for Deliver<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { results, out, width, column, rows, tokens, then } = self;
+        for (token, results) in tokens.zip(results.chunks_exact(WIDTH)) {
+            let at = token * width + column;
+            // SAFETY: every row of every matrix has a column of its own.
+            let out = unsafe { out.slice(at..at + rows) };
+            let mut at = 0;
+            while at < rows {
+                let mut result = load_some(s, &results[at..rows]);
+                if then == Then::Add {
+                    result = s.add(load_some(s, &out[at..]), result);
                 }
+                store_some(s, result, &mut out[at..]);
+                at += LANES;
             }
         }
     }
@@ -169,7 +203,8 @@ impl Compute {
                         [(gate, &mut *gates), (up, &mut *ups)].into_iter().zip(biases)
                     {
                         let results = &mut results[..tokens.len() * WIDTH];
-                        Strip { matrix, group, acts, tokens: tokens.clone(), results, panels, tiles }
+                        let home = Home { first: out.place(tokens.start * width + first), width };
+                        Strip { matrix, group, acts, tokens: tokens.clone(), results, panels, tiles, home }
                             .compute(self.tier);
                         add_bias(results, bias, first);
                     }

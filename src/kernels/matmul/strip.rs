@@ -23,7 +23,7 @@ pub(super) const WIDTH: usize = GROUPS * LANES;
 /// Panels of a group that are unpacked at a time, for types with blocks of 32: 256 elements of each row.
 const BLOCK_PANELS: usize = 4;
 /// Most tokens that panels are used for at once.
-const PIECE: usize = 6;
+pub(super) const PIECE: usize = 6;
 /// Tiles of floats that are used for all tokens before the next are read, to find them in the first-level cache.
 const FLOAT_TILES: usize = 4;
 
@@ -51,6 +51,28 @@ pub(super) struct Strip<'a> {
     pub(super) results: &'a mut [f32],
     pub(super) panels: &'a mut [u8],
     pub(super) tiles: &'a mut [u8],
+    pub(super) home: Home,
+}
+
+/// Where the results of a strip will go, to be asked for: the place of the first token's, and numbers to the next one's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Home {
+    pub(super) first: *const f32,
+    pub(super) width: usize,
+}
+
+impl Home {
+    /// Asks for the places of some tokens, of which every other thread has other parts: unasked, writing would wait for each.
+    #[inline(always)]
+    fn ask<S: Simd>(self, s: S, tokens: Range<usize>) {
+        for token in tokens {
+            let to = self.first.wrapping_add(token * self.width).cast::<u8>();
+            for at in (0..WIDTH * 4).step_by(CHUNK) {
+                s.prefetch(to.wrapping_add(at));
+            }
+            s.prefetch(to.wrapping_add(WIDTH * 4 - 1));
+        }
+    }
 }
 
 /// Runs `$call` for pieces of `$count` tokens, `$t` at a time, the greatest first; `$at` is the first of a piece.
@@ -337,14 +359,20 @@ impl Strip<'_> {
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
                 let acts = self.acts.supers.as_ptr().add(index * self.acts.rows + self.tokens.start);
+                // Of the tokens from `at` on, or of the first in the next tile.
+                let next = |at| acts.wrapping_add(if at < tokens { at } else { self.acts.rows });
                 let results = self.results.as_mut_ptr();
                 if is_wide::<S>() {
                     pieces!(tokens, at, [6, 4, 2, 1], {
                         ahead.go_on(s);
+                        if index + 1 == tiles {
+                            self.home.ask(s, at..at + T);
+                        }
                         super_kernel::panels::<S, K, GROUPS, T>(
                             s,
                             panels,
                             acts.add(at),
+                            next(at + T),
                             results.add(at * WIDTH),
                             WIDTH,
                         )
@@ -358,6 +386,7 @@ impl Strip<'_> {
                                 s,
                                 panel,
                                 acts.add(at),
+                                next(at + T),
                                 results.add(at * WIDTH),
                                 WIDTH,
                             )
@@ -434,6 +463,9 @@ impl Strip<'_> {
                 if is_wide::<S>() {
                     pieces!(tokens, at, [6, 4, 2, 1], {
                         ahead.go_on(s);
+                        if index + count == tiles {
+                            self.home.ask(s, at..at + T);
+                        }
                         block_kernel::panels::<S, K, GROUPS, T, BLOCK_PANELS>(
                             s,
                             panels,

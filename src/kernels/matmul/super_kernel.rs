@@ -8,6 +8,8 @@
     reason = "loops over registers: plain indices with bounds known to the compiler are what it unrolls"
 )]
 
+use std::mem::offset_of;
+
 use super::acts::SuperActs;
 use super::format::{CHUNK, Dots, SUPER, Scales, SuperFormat, SuperKind};
 use crate::kernels::simd::{LANES, Simd};
@@ -91,7 +93,8 @@ fn steps<S: Simd, K: SuperKind>() -> usize {
     <K::Bits<S> as Dots<S>>::limit().min(K::SUB / 4)
 }
 
-/// Where the sum of steps begins, for the `part`-th [`steps`] of a super-block.
+/// Where the sum of steps begins, for the `part`-th [`steps`] of a super-block. Centred, its upper half is what lies behind the
+/// number in memory, as a sum is scaled by its lower half alone.
 ///
 /// # Safety
 /// `acts` points to activations.
@@ -105,13 +108,14 @@ unsafe fn begin<S: Simd, K: SuperKind>(
     if !centred {
         return <K::Bits<S> as Dots<S>>::zero(s);
     }
-    // SAFETY: the caller's; a super-block has no more parts than these have numbers.
+    // SAFETY: the caller's; a super-block has no more parts than these have numbers, and behind the last there are others.
     let middle = unsafe {
-        match SUPER / 4 / steps::<S, K>() {
-            8 => (&raw const (*acts).middle4).cast::<i32>().add(part).read(),
-            16 => (&raw const (*acts).middle5).cast::<i32>().add(part).read(),
-            _ => (&raw const (*acts).middle6).cast::<i32>().add(part).read(),
-        }
+        let middles: *const i16 = match SUPER / 4 / steps::<S, K>() {
+            8 => (&raw const (*acts).middle4).cast(),
+            16 => (&raw const (*acts).middle5).cast(),
+            _ => (&raw const (*acts).middle6).cast(),
+        };
+        middles.add(part).cast::<i32>().read_unaligned()
     };
     <K::Bits<S> as Dots<S>>::from(s, middle)
 }
@@ -175,7 +179,15 @@ fn finish<S: Simd, K: SuperKind>(
     }
 }
 
+/// Cache lines of activations that a kernel reads.
+#[inline(always)]
+fn lines<K: SuperKind>() -> usize {
+    let bytes = if K::SUB == 32 { offset_of!(SuperActs, middle6) } else { size_of::<SuperActs>() };
+    bytes.div_ceil(CHUNK)
+}
+
 /// Adds the super-block of `R` panels to the results of `T` tokens; token `t`'s, `16 R` of them, are at `results + t * stride`.
+/// `next` are the activations that come after these, to be asked for meanwhile.
 ///
 /// # Safety
 /// All pointers are valid; those to results do not overlap.
@@ -184,6 +196,7 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
     s: S,
     panels: &[SuperPanel; R],
     acts: *const SuperActs,
+    next: *const SuperActs,
     results: *mut f32,
     stride: usize,
 ) {
@@ -197,6 +210,11 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
         }
         let steps = steps::<S, K>();
         for sub in 0..SUPER / K::SUB {
+            if sub < lines::<K>() {
+                for t in 0..T {
+                    s.prefetch(next.wrapping_add(t).cast::<u8>().wrapping_add(sub * CHUNK));
+                }
+            }
             let mut step = sub * (K::SUB / 4);
             for _ in 0..K::SUB / 4 / steps {
                 let mut acc = [[<K::Bits<S> as Dots<S>>::zero(s); R]; T];

@@ -134,6 +134,48 @@ fn every_way_to_compute_gives_the_same_bits() {
     assert!(cells >= KINDS.len() * 4 * 2 * 2 * 11);
 }
 
+/// Two matrices as the halves of a feed-forward layer.
+fn gate(compute: &Compute, halves: [&Matrix; 2], values: &[f32], tokens: usize) -> Vec<f32> {
+    let mut acts = Activations::default();
+    let forms = Forms::default().with(halves[0].family());
+    compute.quantise(&Copied { values }, tokens, halves[0].k(), forms, &mut acts).unwrap();
+    let mut out = vec![f32::NAN; tokens * halves[0].rows()];
+    compute.gated(halves, [None; 2], &acts, &mut out, &|| false).unwrap();
+    out
+}
+
+#[test]
+fn many_tokens_give_the_bits_of_each_alone() {
+    let mut random = StdRng::seed_from_u64(6);
+    let scalar = Compute::new(1, Isa::Scalar).unwrap();
+    // More than meet a strip at once, in pieces of which the last is shorter.
+    let (rows, tokens) = (49, 199);
+    for kind in KINDS {
+        let k = 2 * kind.block_size().max(32);
+        let bytes = random_rows(&mut random, kind, rows, k);
+        let mut values = random_values(&mut random, tokens * k);
+        // The greatest sums of activations that there are.
+        values[..k].fill(1.0);
+        values[k..2 * k].fill(-1.0);
+        let [tiles, _] = matrices(&scalar, kind, rows, k, &bytes);
+        let alone = |one: &dyn Fn(&[f32]) -> Vec<f32>| values.chunks(k).flat_map(one).collect::<Vec<f32>>();
+        let wanted = alone(&|value| multiply(&scalar, &tiles, value, 1));
+        let wanted_gated = alone(&|value| gate(&scalar, [&tiles; 2], value, 1));
+        for tier in Tier::all() {
+            let compute = with(2, tier);
+            for matrix in matrices(&compute, kind, rows, k, &bytes) {
+                for (wanted, found) in [
+                    (&wanted, multiply(&compute, &matrix, &values, tokens)),
+                    (&wanted_gated, gate(&compute, [&matrix; 2], &values, tokens)),
+                ] {
+                    let same = wanted.iter().zip(&found).all(|(w, f)| w.to_bits() == f.to_bits());
+                    assert!(same && wanted.len() == found.len(), "{kind} on {tier:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn outputs_stand_side_by_side_and_add_up() {
     let mut random = StdRng::seed_from_u64(4);
