@@ -36,7 +36,7 @@ def test_streams_in_threads_equal_serial_answers(tiny: Generator) -> None:
 
 
 def test_no_thread_starves(tiny_file: Path) -> None:
-    """Six threads ask again and again, of whom two are answered at a time, until each has its answers: nobody waits for ever.
+    """Six threads ask again and again, two are answered at a time, until each has its answers: nobody waits for ever.
 
     How evenly they take turns is up to the system too, which may leave a thread that has its answer without a CPU.
     """

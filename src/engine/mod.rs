@@ -8,6 +8,7 @@ mod info;
 mod kv_file;
 mod load;
 mod loaded;
+mod noted;
 mod options;
 mod overflow;
 mod pace;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::crossing::Crossing;
 use super::event::{Chunk, Event, EventSender, Finish, FinishReason, StopReason};
 use super::guess::Guesser;
+use super::noted::Noted;
 use super::scores::{Next, Scores};
 use super::slice::{Halfway, Slice};
 use super::stats::{Clock, Metrics, Stats, Usage};
@@ -16,20 +17,8 @@ use super::stop::StopMatcher;
 use super::ticket::Ticket;
 use crate::error::{Error, Result};
 use crate::model::{Factors, KV_BLOCK, Limits, Run};
-use crate::sampling::{Logprobs, Sampler, SamplingParams, TokenLogprob};
+use crate::sampling::{Sampler, SamplingParams, TokenLogprob};
 use crate::tokenizer::{TokenStream, Tokenizer};
-
-/// Tokens with what the model said of them, where that was asked for.
-struct Noted {
-    reader: Logprobs,
-    tokens: Vec<TokenLogprob>,
-}
-
-impl Noted {
-    fn of(top: Option<usize>) -> Option<Self> {
-        top.map(|top| Self { reader: Logprobs::new(top), tokens: Vec::new() })
-    }
-}
 
 /// One request on its way from prompt to answer.
 pub(super) struct Sequence {
@@ -323,17 +312,10 @@ impl Sequence {
             tokens.extend(self.guess(guesses));
             self.guessed = tokens.len() - 1;
         }
-        let layers = slice.and_then(|slice| self.layers(slice));
+        let layers = slice.and_then(|slice| slice.depth(self.halfway, self.limits.layers));
         let is_last = layers.as_ref().is_none_or(|layers| layers.end == self.limits.layers);
         let logits_from = if is_last { wanted.min(end) - start } else { tokens.len() };
         Run { slot, factors, start, tokens, logits_from, layers }
-    }
-
-    /// The layers that `slice` passes through, where not all.
-    fn layers(&self, slice: Slice) -> Option<Range<usize>> {
-        let passed = self.halfway.map_or(0, |halfway| halfway.layers);
-        let layers = passed..passed + slice.layers;
-        (layers != (0..self.limits.layers)).then_some(layers)
     }
 
     /// What may come after the token sampled last, at most `most` tokens.
@@ -473,8 +455,8 @@ impl Sequence {
         if let Some(&next) = self.text.get(position + 1) {
             self.rows_from = position + 1;
             if let Some(noted) = &mut self.prompt_logprobs {
-                noted.reader.read(logits)?;
-                noted.tokens.push(noted.reader.of(next)?);
+                noted.read(logits)?;
+                noted.note(next)?;
             }
             return Ok(None);
         }
@@ -494,7 +476,7 @@ impl Sequence {
     fn write(&mut self, logits: &mut [f32]) -> Result<Option<Ending>> {
         // The sampler changes the row, so it is read before.
         if let Some(noted) = &mut self.logprobs {
-            noted.reader.read(logits)?;
+            noted.read(logits)?;
         }
         let early = self.completion_tokens() < self.params.min_tokens;
         let banned = if early { self.banned.as_slice() } else { &[] };
@@ -503,7 +485,7 @@ impl Sequence {
         self.text.push(token);
         self.rows_from = self.last();
         if let Some(noted) = &mut self.logprobs {
-            noted.tokens.push(noted.reader.of(token)?);
+            noted.note(token)?;
         }
         if self.end_ids.contains(&token) {
             if self.params.include_stop && self.params.stop_token_ids.contains(&token) {
@@ -567,7 +549,7 @@ impl Sequence {
             stop_reason,
             token_ids,
             logprobs,
-            prompt_logprobs: self.prompt_logprobs.map(|noted| noted.tokens),
+            prompt_logprobs: self.prompt_logprobs.map(|mut noted| noted.take()),
             scores: self.scores.map(Scores::into_found).unwrap_or_default(),
             usage,
             metrics,
@@ -601,6 +583,6 @@ impl Sequence {
     fn unsent(&mut self) -> (Vec<u32>, Option<Vec<TokenLogprob>>) {
         let token_ids = self.text[self.prompt + self.sent..].to_vec();
         self.sent = self.completion_tokens();
-        (token_ids, self.logprobs.as_mut().map(|noted| std::mem::take(&mut noted.tokens)))
+        (token_ids, self.logprobs.as_mut().map(Noted::take))
     }
 }

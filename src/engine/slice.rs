@@ -4,6 +4,8 @@
 //! least that can be had for it: products with so few take longest for each, and each pass reads all keys and values that the
 //! prompt has so far. So many tokens go through a few layers, and in the next pass through the next ones.
 
+use std::ops::Range;
+
 /// Tokens that go through layer after layer together. More make no product faster.
 pub(super) const WIDE: usize = 64;
 
@@ -43,6 +45,13 @@ impl Slice {
         let steps = whole(work * layers as f64);
         let left = layers.saturating_sub(passed);
         (steps > 0).then(|| Self { tokens, layers: nearest(steps, tokens.max(1)).clamp(1, left.max(1)) })
+    }
+
+    /// The layers that it passes through behind those of `halfway`, where not all of `layers`.
+    pub(super) fn depth(self, halfway: Option<Halfway>, layers: usize) -> Option<Range<usize>> {
+        let passed = halfway.map_or(0, |halfway| halfway.layers);
+        let depth = passed..passed + self.layers;
+        (depth != (0..layers)).then_some(depth)
     }
 
     /// What it is, in tokens through all `layers`.
