@@ -190,10 +190,11 @@ impl Pass {
         let threads = self.compute.threads();
         let plan = AttentionPlan::new(self.heads, spans, threads)?;
         // In the last layer only the rows count whose logits are wanted.
-        let (wanted, last_runs) = wanted(runs, spans);
-        let last_plan = AttentionPlan::new(self.heads, &last_runs, threads)?;
         let last = self.weights.layers.len() - 1;
-        for number in layers.clone() {
+        let (wanted, last_runs) =
+            if layers.contains(&last) { wanted(runs, spans) } else { Default::default() };
+        let last_plan = AttentionPlan::new(self.heads, &last_runs, threads)?;
+        for number in layers {
             let layer = &self.weights.layers[number];
             let step =
                 Step { compute: &self.compute, heads: self.heads, norms: self.norms, layer, number, stop };
@@ -216,7 +217,7 @@ impl Pass {
             }
             step.finish(&mut self.room)?;
         }
-        if layers.end > last && !wanted.is_empty() {
+        if !wanted.is_empty() {
             self.logits(wanted.len(), logits, stop)?;
         }
         Ok(())
