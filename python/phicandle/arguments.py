@@ -104,6 +104,9 @@ def _unknown(
 
 def integer(name: str, value: object, low: int = 0, high: int = INT_MAX) -> int:
     """Returns `value` as an int from `low` to `high`. Integers of other libraries (NumPy) pass too; bool does not."""
+    # A prompt may be thousands of them, and nearly all are plain ones.
+    if type(value) is int and low <= value <= high:
+        return value
     expected = f"an int of at least {low}" if high == INT_MAX else f"an int from {low} to {high}"
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise wrong(name, expected, value)

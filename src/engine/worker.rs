@@ -12,6 +12,7 @@ use super::sequence::Sequence;
 use super::stats::Stats;
 use super::step::{Ended, Progress, end_waiting, step};
 use crate::error::Error;
+use crate::kernels::lengthen_time_slice;
 use crate::model::{Forward, Logits};
 
 /// How often the bytes of blocks are added up while nothing comes or goes: there may be thousands of them.
@@ -53,6 +54,7 @@ pub(super) fn work(
     requests: &Receiver<Order>,
     status: &Arc<Status>,
 ) {
+    lengthen_time_slice();
     let mut logits = Logits::default();
     // When bytes were counted, and for how many sequences in slots.
     let mut counted: Option<(Instant, usize)> = None;

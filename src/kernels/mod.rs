@@ -30,6 +30,7 @@ mod running_sum;
 mod scratch;
 mod simd;
 mod softmax;
+mod time_slice;
 mod turn;
 mod worker;
 
@@ -45,6 +46,7 @@ pub(crate) use rope::{Pairs, Rope, Rotation, Stretch, long_rope_magnitude};
 pub(crate) use router::Choice;
 pub(crate) use running_sum::{SUM_BLOCK, running_sum};
 pub(crate) use softmax::{SUM_LANES, divide, exp_below, greatest};
+pub(crate) use time_slice::lengthen_time_slice;
 
 pub use arena::Arena;
 pub use attention::{KvBlock, KvDtype};

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::lane::Lane;
 use super::pool::Job;
 use super::scratch::Scratch;
+use super::time_slice::lengthen_time_slice;
 use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::hint::spin_loop;
 use crate::sync::thread::{self, JoinHandle, Thread};
@@ -86,6 +87,7 @@ impl Worker {
     pub(super) fn start(number: usize, shared: &Arc<Shared>, mut scratch: Scratch) -> io::Result<Self> {
         let shared = Arc::clone(shared);
         let handle = thread::Builder::new().name(format!("phicandle-{number}")).spawn(move || {
+            lengthen_time_slice();
             shared.serve(number, &mut scratch);
         })?;
         Ok(Self { thread: handle.thread().clone(), handle })
