@@ -19,12 +19,15 @@ ABOUT = (
     "word each, so that every token is told of at once), with nobody beside it. Then a prompt of 2,000 tokens enters, "
     "with one token to write. A step is the time between two pieces of the stream, as its Python thread takes them; "
     "the normal step is the median before. Of the steps beside the prompt, the largest must stay under two normal "
-    "steps. Nothing is guessed: a right guess would bring two pieces at once. The same prompt is then read with "
-    "nobody beside it."
+    "steps. Nothing is guessed: a right guess would bring two pieces at once. The stream grows meanwhile, and its own "
+    "step with it, as the median of 40 steps after the prompt shows. The same prompt is then read with nobody beside "
+    "it."
 )
 SECONDS = {PHI: 80.0, SMOL: 25.0}
 
 PROMPT, CHOICE = 2000, 500
+#: Steps of the stream once the prompt has been read.
+AFTER = 40
 CONTEXT = 4096
 
 
@@ -72,11 +75,12 @@ def _beside(
         answer = generator.generate(prompt, max_tokens=1, temperature=0.0)
         read = len(stream.arrivals)
         # The step that is on its way when the prompt has been read may have had a part of it.
-        stream.wait_for(read + 1)
+        stream.wait_for(read + 1 + AFTER)
     times = stream.arrivals
     return {
         "before": gaps(times[5:entered]),
         "beside": gaps(times[entered - 1 : read + 1]),
+        "after": gaps(times[read + 1 :]),
         "beside_s": answer.metrics.ttft_s,
         "single": all(tokens == 1 for _, tokens in itertools.islice(times, read)),
     }
@@ -86,6 +90,8 @@ def rows(found: dict[str, Any]) -> list[Row]:
     """The steps, and the time of the prompt."""
     rounds = found["rounds"]
     normal = [median(one["before"]) for one in rounds]
+
+    after = [median(one["after"]) / step for one, step in zip(rounds, normal, strict=True) if one["after"]]
 
     def over(pick: Any) -> float:
         return median(pick(one["beside"]) / step for one, step in zip(rounds, normal, strict=True))
@@ -101,6 +107,7 @@ def rows(found: dict[str, Any]) -> list[Row]:
             median(max(one["before"]) / median(one["before"]) for one in rounds),
             "x",
         ),
+        Row("the median after it, over the normal one", median(after), "x"),
         Row("the prompt's first token beside the stream", median(one["beside_s"] for one in rounds), "s"),
         Row("the prompt's first token alone", median(one["alone_s"] for one in rounds), "s"),
         Row("beside over alone", median(one["beside_s"] / one["alone_s"] for one in rounds), "x"),
