@@ -24,6 +24,7 @@ from concurrency import (
     prefix,
     record,
     speculation,
+    tick,
     ticker,
 )
 from concurrency.measurement import Bench, NotMeasuredError, Row, show
@@ -147,12 +148,14 @@ def test_a_missing_engine_is_told_of_where_its_figures_would_be() -> None:
 
 
 def test_the_largest_step_beside_a_prompt_is_told_in_normal_ones() -> None:
-    one = {"before": [0.1, 0.1, 0.3], "beside": [0.1, 0.15, 0.25], "beside_s": 3.0, "alone_s": 2.0}
+    steps = {"before": [0.1, 0.1, 0.3], "beside": [0.1, 0.15, 0.25], "after": [0.1, 0.12, 0.9]}
+    one = {**steps, "beside_s": 3.0, "alone_s": 2.0}
     rows = by_name(gaps.rows({"prompt_tokens": 9, "rounds": [one]}))
     assert rows["normal step"].value == 0.1
     largest = rows["largest step beside the prompt, over the normal one"]
     assert largest.value == pytest.approx(2.5)
     assert largest.met is False
+    assert rows["the median after it, over the normal one"].value == pytest.approx(1.2)
     assert rows["beside over alone"].value == 1.5
     assert answers.gaps([(1.0, 1), (1.5, 2), (3.5, 1)]) == [0.5, 2.0]
 
@@ -190,11 +193,19 @@ def test_guessing_gains_or_loses_pair_by_pair() -> None:
 
 
 def test_the_latest_tick_and_the_slowest_stop_are_what_counts() -> None:
-    found = {"task": [[0.0, 0.004], [0.0, 0.002]], "thread": [[0.006, 0.0]], "alone": [[0.001]]}
+    found = {
+        "task": [[0.0, 0.004], [0.0, 0.002]],
+        "thread": [[0.006, 0.0]],
+        "process": [[0.02, 0.0], [0.01, 0.0]],
+        "alone": [[0.001]],
+    }
     rows = by_name(ticker.rows(found))
     assert rows["ticks beside streams"].value == 6
     assert (rows["of a task: the latest"].value, rows["of a task: the latest"].met) == (0.003, True)
     assert (rows["of a thread: the latest"].value, rows["of a thread: the latest"].met) == (0.006, False)
+    # Of another process there is no promise: it is what the system does to anyone.
+    assert rows["of another process: the latest"].value == pytest.approx(0.015)
+    assert rows["of another process: the latest"].met is None
     stops = [{"phase": phase, "seconds": 0.01} for _, phase in cancel.CASES]
     stops[3]["seconds"] = 0.3
     held = {"stops": stops, "same_next": len(stops), "same_beside": 0, "active": 0, "kv_bytes": 0}
@@ -208,12 +219,22 @@ def test_the_latest_tick_and_the_slowest_stop_are_what_counts() -> None:
 def test_a_tick_that_comes_very_late_is_not_made_up_for() -> None:
     late: list[float] = []
     now = time.perf_counter()
-    following = ticker._note(late, now - 1.0)
+    following = tick.note(late, now - 1.0)
     assert late[0] >= 1.0
-    assert following >= now + ticker.STEP
+    assert following >= now + tick.STEP
     # On time, the next is due a step after this one was.
-    assert ticker._note(late, now + 100.0) == now + 100.0 + ticker.STEP
+    assert tick.note(late, now + 100.0) == now + 100.0 + tick.STEP
     assert late[1] == 0.0
+
+
+def test_another_process_ticks_until_its_input_ends() -> None:
+    late: list[list[float]] = []
+    with ticker._another_process(late):
+        time.sleep(10 * tick.STEP)
+    assert len(late) == 1
+    # A process that starts late ticks once at least, before it looks whether to stop.
+    assert late[0]
+    assert all(seconds >= 0.0 for seconds in late[0])
 
 
 def test_memory_is_flat_or_not() -> None:
