@@ -131,6 +131,33 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
 /// How far ahead of its tile a product asks for memory, in bytes.
 const AHEAD: usize = 8192;
 
+/// Adds a block of a tile to the results.
+#[inline(always)]
+unsafe fn block<S: Simd, F: BlockFormat, const M: usize, const BLOCK: usize>(
+    s: S,
+    tile: *const u8,
+    acts: *const BlockActs,
+    result: &mut [S::F; M],
+) {
+    // SAFETY: the caller gives a whole tile and M blocks of activations.
+    unsafe {
+        let mut acc = [<F::Bits<S> as Dots<S>>::zero(s); M];
+        for step in 0..4 {
+            let w = F::weights(s, tile, BLOCK, step);
+            for m in 0..M {
+                let q = (*acts.add(m)).q.as_ptr().add(BLOCK * (SPAN / 2) + 4 * step);
+                acc[m] = <F::Bits<S> as Dots<S>>::dot(s, acc[m], w[0], s.splat4(q));
+                acc[m] = <F::Bits<S> as Dots<S>>::dot(s, acc[m], w[1], s.splat4(q.add(16)));
+            }
+        }
+        let scales = scales::<S, F>(s, tile, BLOCK);
+        for m in 0..M {
+            let total = <F::Bits<S> as Dots<S>>::sum(s, acc[m]);
+            result[m] = finish::<S, F>(s, total, scales, &*acts.add(m), BLOCK, result[m]);
+        }
+    }
+}
+
 /// The results of 16 rows, `tiles` tiles each, for `M` tokens, straight from their tiles. Token `m`'s results are at
 /// `results + m * stride`; its activations for tile `i` at `acts + i * tokens + m`.
 ///
@@ -155,22 +182,8 @@ pub(super) unsafe fn direct<S: Simd, F: BlockFormat, const M: usize>(
                 s.prefetch_far(tile.wrapping_add(AHEAD + line));
                 line += CHUNK;
             }
-            for block in 0..2 {
-                let mut acc = [<F::Bits<S> as Dots<S>>::zero(s); M];
-                for step in 0..4 {
-                    let w = F::weights(s, tile, block, step);
-                    for m in 0..M {
-                        let q = (*acts.add(m)).q.as_ptr().add(block * (SPAN / 2) + 4 * step);
-                        acc[m] = <F::Bits<S> as Dots<S>>::dot(s, acc[m], w[0], s.splat4(q));
-                        acc[m] = <F::Bits<S> as Dots<S>>::dot(s, acc[m], w[1], s.splat4(q.add(16)));
-                    }
-                }
-                let scales = scales::<S, F>(s, tile, block);
-                for m in 0..M {
-                    let total = <F::Bits<S> as Dots<S>>::sum(s, acc[m]);
-                    result[m] = finish::<S, F>(s, total, scales, &*acts.add(m), block, result[m]);
-                }
-            }
+            block::<S, F, M, 0>(s, tile, acts, &mut result);
+            block::<S, F, M, 1>(s, tile, acts, &mut result);
             tile = tile.add(F::TILE);
             acts = acts.add(tokens);
         }

@@ -27,6 +27,15 @@ pub(super) const PIECE: usize = 6;
 /// Tiles of floats that are used for all tokens before the next are read, to find them in the first-level cache.
 const FLOAT_TILES: usize = 4;
 
+/// Most tokens that blocks of 32 are multiplied with straight from their tiles: for more, unpacking into panels pays.
+const FEW_BLOCK: usize = 16;
+
+/// The same of K-quants.
+#[inline(always)]
+fn few_super<S: Simd>() -> usize {
+    if is_wide::<S>() { 8 } else { 4 }
+}
+
 /// Whether the sums of both groups of a strip stay in registers for several tokens.
 #[inline(always)]
 fn is_wide<S: Simd>() -> bool {
@@ -293,17 +302,10 @@ impl Strip<'_> {
         self.tiles.as_ptr()
     }
 
-    /// Whether so few tokens are computed, at most `wide` where all sums stay in registers, that unpacking into panels would not
-    /// pay.
-    #[inline(always)]
-    fn is_narrow<S: Simd>(&self, wide: usize) -> bool {
-        self.tokens.len() <= if is_wide::<S>() { wide } else { 4 }
-    }
-
     #[inline(always)]
     fn super_tiles<S: Simd, F: SuperFormat>(&mut self, s: S) {
         let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
-        if !self.is_narrow::<S>(if F::VECTORS > 2 { 8 } else { 16 }) {
+        if self.tokens.len() > few_super::<S>() {
             return self
                 .super_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
         }
@@ -332,7 +334,7 @@ impl Strip<'_> {
                 } else if F::VECTORS > 2 {
                     pieces!(tokens, at, [5, 4, 3, 2, 1], direct!(at));
                 } else {
-                    pieces!(tokens, at, [8, 6, 5, 4, 3, 2, 1], direct!(at));
+                    pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2, 1], direct!(at));
                 }
             }
         }
@@ -363,7 +365,7 @@ impl Strip<'_> {
                 let next = |at| acts.wrapping_add(if at < tokens { at } else { self.acts.rows });
                 let results = self.results.as_mut_ptr();
                 if is_wide::<S>() {
-                    pieces!(tokens, at, [6, 4, 2, 1], {
+                    pieces!(tokens, at, [6, 5, 4, 3, 2, 1], {
                         ahead.go_on(s);
                         if index + 1 == tiles {
                             self.home.ask(s, at..at + T);
@@ -400,7 +402,7 @@ impl Strip<'_> {
     #[inline(always)]
     fn block_tiles<S: Simd, F: BlockFormat>(&mut self, s: S) {
         let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
-        if !self.is_narrow::<S>(usize::MAX) {
+        if self.tokens.len() > FEW_BLOCK {
             return self
                 .block_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
         }
@@ -427,7 +429,7 @@ impl Strip<'_> {
                 if !is_wide::<S>() {
                     pieces!(tokens, at, [2, 1], direct!(at));
                 } else {
-                    pieces!(tokens, at, [8, 6, 4, 3, 2, 1], direct!(at));
+                    pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2, 1], direct!(at));
                 }
             }
         }
@@ -461,7 +463,7 @@ impl Strip<'_> {
                 let acts = self.acts.blocks.as_ptr().add(index * stride + self.tokens.start);
                 let results = self.results.as_mut_ptr();
                 if is_wide::<S>() {
-                    pieces!(tokens, at, [6, 4, 2, 1], {
+                    pieces!(tokens, at, [6, 5, 4, 3, 2, 1], {
                         ahead.go_on(s);
                         if index + count == tiles {
                             self.home.ask(s, at..at + T);
@@ -528,10 +530,10 @@ impl Strip<'_> {
                     };
                 }
                 if is_wide::<S>() && groups == GROUPS {
-                    pieces!(tokens, at, [6, 4, 2, 1], tiles!(2, 0, at));
+                    pieces!(tokens, at, [6, 5, 4, 3, 2, 1], tiles!(2, 0, at));
                 } else {
                     for group in 0..groups {
-                        pieces!(tokens, at, [4, 2, 1], tiles!(1, group, at));
+                        pieces!(tokens, at, [4, 3, 2, 1], tiles!(1, group, at));
                     }
                 }
             }

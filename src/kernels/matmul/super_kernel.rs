@@ -8,7 +8,9 @@
     reason = "loops over registers: plain indices with bounds known to the compiler are what it unrolls"
 )]
 
+use std::hint::black_box;
 use std::mem::offset_of;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::acts::SuperActs;
 use super::format::{CHUNK, Dots, SUPER, Scales, SuperFormat, SuperKind};
@@ -81,10 +83,15 @@ fn is_centred<S: Simd, K: SuperKind>() -> bool {
     <K::Bits<S> as Dots<S>>::CENTRED && K::MIDDLE.is_some()
 }
 
-/// The same straight from a tile. There are few tokens, and a sub-block that is one sum is scaled more cheaply than centred.
+/// Whether `tokens` tokens are so few that their sums, and all that they need, stay in registers.
+const fn is_lean(tokens: usize) -> bool {
+    tokens <= 2
+}
+
+/// The same straight from a tile, for `M` tokens. For one or two, a sub-block that is one sum is scaled more cheaply than centred.
 #[inline(always)]
-fn is_centred_direct<S: Simd, K: SuperKind>() -> bool {
-    is_centred::<S, K>() && steps::<S, K>() < K::SUB / 4
+fn is_centred_direct<S: Simd, K: SuperKind, const M: usize>() -> bool {
+    is_centred::<S, K>() && (steps::<S, K>() < K::SUB / 4 || !is_lean(M))
 }
 
 /// Steps that are summed before they are scaled.
@@ -267,38 +274,66 @@ unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize>(
     scales: &Scales,
     total: &mut [S::I; M],
 ) {
-    let (steps, centred) = (steps::<S, F>(), is_centred_direct::<S, F>());
-    let lines = F::TILE / CHUNK;
-    let (first, count) = (GROUP * lines / 4, (GROUP + 1) * lines / 4 - GROUP * lines / 4);
-    let mut step = 0;
-    for _ in 0..F::SUB / 4 / steps {
-        let mut acc = [[<F::Bits<S> as Dots<S>>::zero(s); M]; 4];
+    let mut acc = [[<F::Bits<S> as Dots<S>>::zero(s); M]; 4];
+    // A loop the compiler leaves as one from three tokens on, and then it counts more than it multiplies.
+    // SAFETY: the caller's.
+    unsafe {
+        step::<S, F, M, GROUP, 0>(s, tile, acts, scales, &mut acc, total);
+        step::<S, F, M, GROUP, 1>(s, tile, acts, scales, &mut acc, total);
+        step::<S, F, M, GROUP, 2>(s, tile, acts, scales, &mut acc, total);
+        step::<S, F, M, GROUP, 3>(s, tile, acts, scales, &mut acc, total);
+        if F::SUB > 16 {
+            step::<S, F, M, GROUP, 4>(s, tile, acts, scales, &mut acc, total);
+            step::<S, F, M, GROUP, 5>(s, tile, acts, scales, &mut acc, total);
+            step::<S, F, M, GROUP, 6>(s, tile, acts, scales, &mut acc, total);
+            step::<S, F, M, GROUP, 7>(s, tile, acts, scales, &mut acc, total);
+        }
+    }
+}
+
+/// One step of [`group`]: sums begin with the first of each [`steps`], and are scaled after the last.
+#[inline(always)]
+unsafe fn step<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize, const STEP: usize>(
+    s: S,
+    tile: *const u8,
+    acts: *const SuperActs,
+    scales: &Scales,
+    acc: &mut [[<F::Bits<S> as Dots<S>>::Acc; M]; 4],
+    total: &mut [S::I; M],
+) {
+    if !is_lean(M) {
+        // The compiler would load the weights of later steps first, and run out of registers.
+        compiler_fence(Ordering::SeqCst);
+    }
+    let (all, steps, centred) = (F::SUB / 4, steps::<S, F>(), is_centred_direct::<S, F, M>());
+    if STEP.is_multiple_of(steps) {
         for v in 0..F::VECTORS {
             for m in 0..M {
-                let part = F::sub_block(GROUP, v) * (F::SUB / 4 / steps) + step / steps;
+                let part = F::sub_block(GROUP, v) * (all / steps) + STEP / steps;
                 // SAFETY: the caller gives M blocks of activations.
                 acc[v][m] = unsafe { begin::<S, F>(s, centred, acts.add(m), part) };
             }
         }
-        for _ in 0..steps {
-            // In the order of the memory, or the processor's own prefetcher loses the trail, and a few lines at a time, or
-            // loads have to wait for them.
-            for line in step * count / (F::SUB / 4)..(step + 1) * count / (F::SUB / 4) {
-                s.prefetch_far(tile.wrapping_add(AHEAD + (first + line) * CHUNK));
+    }
+    // In the order of the memory, or the processor's own prefetcher loses the trail, and a few lines at a time, or loads have
+    // to wait for them.
+    let lines = F::TILE / CHUNK;
+    let (first, end) = (GROUP * lines / 4, (GROUP + 1) * lines / 4);
+    for line in first + STEP * (end - first) / all..first + (STEP + 1) * (end - first) / all {
+        s.prefetch_far(tile.wrapping_add(AHEAD + line * CHUNK));
+    }
+    // SAFETY: the caller gives a whole tile and M blocks of activations.
+    unsafe {
+        let w = F::weights::<S, GROUP>(s, tile, STEP);
+        for v in 0..F::VECTORS {
+            let at = F::sub_block(GROUP, v) * F::SUB + 4 * STEP;
+            for m in 0..M {
+                let a = s.splat4((*acts.add(m)).q.as_ptr().add(at));
+                acc[v][m] = <F::Bits<S> as Dots<S>>::dot(s, acc[v][m], w[v], a);
             }
-            // SAFETY: the caller gives a whole tile and M blocks of activations.
-            unsafe {
-                let w = F::weights::<S, GROUP>(s, tile, step);
-                for v in 0..F::VECTORS {
-                    let at = F::sub_block(GROUP, v) * F::SUB + 4 * step;
-                    for m in 0..M {
-                        let a = s.splat4((*acts.add(m)).q.as_ptr().add(at));
-                        acc[v][m] = <F::Bits<S> as Dots<S>>::dot(s, acc[v][m], w[v], a);
-                    }
-                }
-            }
-            step += 1;
         }
+    }
+    if (STEP + 1).is_multiple_of(steps) {
         for v in 0..F::VECTORS {
             // SAFETY: the scales are 16 lanes.
             let scale = unsafe { s.load_i(scales.sub[F::sub_block(GROUP, v)].as_ptr()) };
@@ -332,19 +367,21 @@ pub(super) unsafe fn direct<S: Simd, F: SuperFormat, const M: usize>(
     unsafe {
         let mut result = [s.splat(0.0); M];
         let mut scales = Scales::ZERO;
+        // Left to the compiler, all of them are kept at once, on a stack that is not aligned to their size.
+        let scales = if is_lean(M) { &mut scales } else { black_box(&mut scales) };
         for _ in 0..tiles {
-            F::scales(s, tile, &mut scales);
+            F::scales(s, tile, scales);
             let mut total = [s.splat_i(0); M];
             for m in 0..M {
-                total[m] = self::total::<S, F>(s, is_centred_direct::<S, F>(), acts.add(m), &scales);
+                total[m] = self::total::<S, F>(s, is_centred_direct::<S, F, M>(), acts.add(m), scales);
             }
-            group::<S, F, M, 0>(s, tile, acts, &scales, &mut total);
-            group::<S, F, M, 1>(s, tile, acts, &scales, &mut total);
-            group::<S, F, M, 2>(s, tile, acts, &scales, &mut total);
-            group::<S, F, M, 3>(s, tile, acts, &scales, &mut total);
+            group::<S, F, M, 0>(s, tile, acts, scales, &mut total);
+            group::<S, F, M, 1>(s, tile, acts, scales, &mut total);
+            group::<S, F, M, 2>(s, tile, acts, scales, &mut total);
+            group::<S, F, M, 3>(s, tile, acts, scales, &mut total);
             let (d, dmin) = (s.load(scales.d.as_ptr()), s.load(scales.dmin.as_ptr()));
             for m in 0..M {
-                let (da, mins) = ((*acts.add(m)).d, minima::<S, F>(s, acts.add(m), &scales));
+                let (da, mins) = ((*acts.add(m)).d, minima::<S, F>(s, acts.add(m), scales));
                 result[m] = finish::<S, F>(s, total[m], mins, d, dmin, da, result[m]);
             }
             tile = tile.add(F::TILE);
