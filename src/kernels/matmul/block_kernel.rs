@@ -6,6 +6,7 @@
 )]
 
 use super::acts::BlockActs;
+use super::ahead::Ahead;
 use super::format::{BlockFormat, BlockKind, CHUNK, Dots, SPAN};
 use crate::kernels::simd::{LANES, Simd};
 
@@ -72,7 +73,7 @@ fn finish<S: Simd, K: BlockKind>(
 }
 
 /// Adds the first `count` of the `N` panels of each of `R` groups of rows to the results of `T` tokens. Token `t`'s activations
-/// for panel `i` are at `acts + i * tokens + t`; its results, `16 R` of them, at `results + t * stride`.
+/// for panel `i` are at `acts + i * tokens + t`; its results, `16 R` of them, at `results + t * stride`. What lies `ahead` is asked for meanwhile.
 ///
 /// # Safety
 /// All pointers are valid; those to results do not overlap.
@@ -83,6 +84,7 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
     count: usize,
     acts: *const BlockActs,
     tokens: usize,
+    ahead: &mut Ahead,
     results: *mut f32,
     stride: usize,
 ) {
@@ -96,6 +98,7 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
         }
         for i in 0..count {
             for block in 0..2 {
+                ahead.go_on(s);
                 let mut acc = [[<K::Bits<S> as Dots<S>>::zero(s); R]; T];
                 for step in 8 * block..8 * block + 8 {
                     let mut w = [s.splat_b(0); R];

@@ -4,10 +4,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::acts::Activations;
+use super::ahead::Ahead;
 use super::block_kernel::{self, BlockPanel};
 use super::float_kernel::{self, BF16, F16, F32, FloatFormat};
 use super::format::{
-    BlockFormat, BlockKind, CHUNK, Q4K, Q5K, Q6K, Q40, Q41, Q80, SPAN, SuperFormat, SuperKind,
+    BlockFormat, BlockKind, CHUNK, Q4K, Q5K, Q6K, Q40, Q41, Q80, SPAN, SUPER, SuperFormat, SuperKind,
 };
 use super::matrix::Matrix;
 use super::pack;
@@ -30,10 +31,14 @@ const FLOAT_TILES: usize = 4;
 /// Most tokens that blocks of 32 are multiplied with straight from their tiles: for more, unpacking into panels pays.
 const FEW_BLOCK: usize = 16;
 
-/// The same of K-quants.
+/// The same of K-quants: as many as have their sums in registers.
 #[inline(always)]
-fn few_super<S: Simd>() -> usize {
-    if is_wide::<S>() { 8 } else { 4 }
+fn few_super<S: Simd, F: SuperFormat>() -> usize {
+    match (is_wide::<S>(), F::VECTORS > 2) {
+        (true, false) => 8,
+        (true, true) => 5,
+        (false, _) => 4,
+    }
 }
 
 /// Whether the sums of both groups of a strip stay in registers for several tokens.
@@ -105,35 +110,11 @@ trait Panels<P> {
     fn memory(&self, group: usize, index: usize) -> (*const u8, usize);
 }
 
-/// Asks for memory bit by bit while something else is computed: all at once, that would have to wait for a place in the queue.
-struct Ahead {
-    tiles: [*const u8; GROUPS],
-    bytes: usize,
-    next: usize,
-    /// Bytes of each tile at a time.
-    step: usize,
-}
-
-impl Ahead {
-    /// For `count` tiles of each group from `index` on, while pieces of `tokens` are computed.
-    #[inline(always)]
-    fn new<P>(source: &impl Panels<P>, index: usize, count: usize, tokens: usize) -> Self {
-        let bytes = source.memory(0, index).1 * count;
-        let tiles = std::array::from_fn(|group| source.memory(group, index).0);
-        Self { tiles, bytes, next: 0, step: bytes.div_ceil(tokens.div_ceil(PIECE)).next_multiple_of(CHUNK) }
-    }
-
-    /// Asks for the next piece.
-    #[inline(always)]
-    fn go_on<S: Simd>(&mut self, s: S) {
-        let end = (self.next + self.step).min(self.bytes);
-        for tile in self.tiles {
-            for at in (self.next..end).step_by(CHUNK) {
-                s.prefetch_far(tile.wrapping_add(at));
-            }
-        }
-        self.next = end;
-    }
+/// Asks for `count` tiles of each group from `index` on, in `calls` calls.
+#[inline(always)]
+fn ahead<P>(source: &impl Panels<P>, index: usize, count: usize, calls: usize) -> Ahead {
+    let bytes = source.memory(0, index).1 * count;
+    Ahead::new(std::array::from_fn(|group| source.memory(group, index).0), bytes, calls)
 }
 
 /// Panels from tiles in the layout of `F`.
@@ -142,6 +123,15 @@ struct FromTiles<F> {
     /// Tiles of a group.
     count: usize,
     format: PhantomData<F>,
+}
+
+impl<F> FromTiles<F> {
+    /// Where a tile of this strip lies, or of the next one when `index` is past the end.
+    #[inline(always)]
+    fn tile(&self, group: usize, index: usize, bytes: usize) -> *const u8 {
+        let (strips, index) = if index < self.count { (0, index) } else { (1, index - self.count) };
+        self.tiles.wrapping_add(((strips * GROUPS + group) * self.count + index) * bytes)
+    }
 }
 
 impl<F: SuperFormat> Panels<SuperPanel> for FromTiles<F> {
@@ -154,7 +144,7 @@ impl<F: SuperFormat> Panels<SuperPanel> for FromTiles<F> {
     }
     #[inline(always)]
     fn memory(&self, group: usize, index: usize) -> (*const u8, usize) {
-        (self.tiles.wrapping_add((group * self.count + index) * F::TILE), F::TILE)
+        (self.tile(group, index, F::TILE), F::TILE)
     }
 }
 
@@ -168,7 +158,7 @@ impl<F: BlockFormat> Panels<BlockPanel> for FromTiles<F> {
     }
     #[inline(always)]
     fn memory(&self, group: usize, index: usize) -> (*const u8, usize) {
-        (self.tiles.wrapping_add((group * self.count + index) * F::TILE), F::TILE)
+        (self.tile(group, index, F::TILE), F::TILE)
     }
 }
 
@@ -305,7 +295,7 @@ impl Strip<'_> {
     #[inline(always)]
     fn super_tiles<S: Simd, F: SuperFormat>(&mut self, s: S) {
         let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
-        if self.tokens.len() > few_super::<S>() {
+        if self.tokens.len() > few_super::<S, F>() {
             return self
                 .super_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
         }
@@ -357,7 +347,8 @@ impl Strip<'_> {
             for (group, panel) in panels.iter_mut().enumerate().take(groups) {
                 source.fill(s, group, index, panel);
             }
-            let mut ahead = Ahead::new(source, index + 1, 1, tokens);
+            let calls = tokens.div_ceil(PIECE) * (SUPER / K::SUB);
+            let mut ahead = ahead(source, index + 1, 1, calls);
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
                 let acts = self.acts.supers.as_ptr().add(index * self.acts.rows + self.tokens.start);
@@ -366,7 +357,6 @@ impl Strip<'_> {
                 let results = self.results.as_mut_ptr();
                 if is_wide::<S>() {
                     pieces!(tokens, at, [6, 5, 4, 3, 2, 1], {
-                        ahead.go_on(s);
                         if index + 1 == tiles {
                             self.home.ask(s, at..at + T);
                         }
@@ -375,6 +365,7 @@ impl Strip<'_> {
                             panels,
                             acts.add(at),
                             next(at + T),
+                            &mut ahead,
                             results.add(at * WIDTH),
                             WIDTH,
                         )
@@ -383,12 +374,12 @@ impl Strip<'_> {
                     for (group, panel) in panels.as_chunks::<1>().0.iter().enumerate().take(groups) {
                         let results = results.add(group * LANES);
                         pieces!(tokens, at, [3, 2, 1], {
-                            ahead.go_on(s);
                             super_kernel::panels::<S, K, 1, T>(
                                 s,
                                 panel,
                                 acts.add(at),
                                 next(at + T),
+                                &mut ahead,
                                 results.add(at * WIDTH),
                                 WIDTH,
                             )
@@ -457,14 +448,14 @@ impl Strip<'_> {
                     source.fill(s, group, index + i, panel);
                 }
             }
-            let mut ahead = Ahead::new(source, index + BLOCK_PANELS, BLOCK_PANELS, tokens);
+            let calls = tokens.div_ceil(PIECE) * BLOCK_PANELS * 2;
+            let mut ahead = ahead(source, index + BLOCK_PANELS, BLOCK_PANELS, calls);
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
                 let acts = self.acts.blocks.as_ptr().add(index * stride + self.tokens.start);
                 let results = self.results.as_mut_ptr();
                 if is_wide::<S>() {
                     pieces!(tokens, at, [6, 5, 4, 3, 2, 1], {
-                        ahead.go_on(s);
                         if index + count == tiles {
                             self.home.ask(s, at..at + T);
                         }
@@ -474,6 +465,7 @@ impl Strip<'_> {
                             count,
                             acts.add(at),
                             stride,
+                            &mut ahead,
                             results.add(at * WIDTH),
                             WIDTH,
                         )
@@ -482,13 +474,13 @@ impl Strip<'_> {
                     for (group, panels) in panels.as_chunks::<1>().0.iter().enumerate().take(groups) {
                         let results = results.add(group * LANES);
                         pieces!(tokens, at, [3, 2, 1], {
-                            ahead.go_on(s);
                             block_kernel::panels::<S, K, 1, T, BLOCK_PANELS>(
                                 s,
                                 panels,
                                 count,
                                 acts.add(at),
                                 stride,
+                                &mut ahead,
                                 results.add(at * WIDTH),
                                 WIDTH,
                             )

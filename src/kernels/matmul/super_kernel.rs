@@ -13,6 +13,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::acts::SuperActs;
+use super::ahead::Ahead;
 use super::format::{CHUNK, Dots, SUPER, Scales, SuperFormat, SuperKind};
 use crate::kernels::simd::{LANES, Simd};
 
@@ -194,7 +195,7 @@ fn lines<K: SuperKind>() -> usize {
 }
 
 /// Adds the super-block of `R` panels to the results of `T` tokens; token `t`'s, `16 R` of them, are at `results + t * stride`.
-/// `next` are the activations that come after these, to be asked for meanwhile.
+/// `next` are the activations that come after these, to be asked for meanwhile, and so is what lies `ahead`.
 ///
 /// # Safety
 /// All pointers are valid; those to results do not overlap.
@@ -204,6 +205,7 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
     panels: &[SuperPanel; R],
     acts: *const SuperActs,
     next: *const SuperActs,
+    ahead: &mut Ahead,
     results: *mut f32,
     stride: usize,
 ) {
@@ -217,6 +219,7 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
         }
         let steps = steps::<S, K>();
         for sub in 0..SUPER / K::SUB {
+            ahead.go_on(s);
             if sub < lines::<K>() {
                 for t in 0..T {
                     s.prefetch(next.wrapping_add(t).cast::<u8>().wrapping_add(sub * CHUNK));
