@@ -77,6 +77,10 @@ fn finish<S: Simd, K: BlockKind>(
 ///
 /// # Safety
 /// All pointers are valid; those to results do not overlap.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is multiplied, what is asked for, and the results with their stride"
+)]
 #[inline(always)]
 pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usize, const N: usize>(
     s: S,
