@@ -8,7 +8,7 @@
 use super::acts::BlockActs;
 use super::ahead::Ahead;
 use super::format::{BlockFormat, BlockKind, CHUNK, Dots, SPAN};
-use crate::kernels::simd::{LANES, Simd};
+use crate::kernels::simd::{LANES, Simd, keep_order};
 
 /// 16 rows of two blocks, unpacked to one byte per value: chunk `i` has elements `4 i` to `4 i + 3`.
 #[repr(C, align(64))]
@@ -105,6 +105,7 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
                 ahead.go_on(s);
                 let mut acc = [[<K::Bits<S> as Dots<S>>::zero(s); R]; T];
                 for step in 8 * block..8 * block + 8 {
+                    keep_order();
                     let mut w = [s.splat_b(0); R];
                     for r in 0..R {
                         w[r] = s.load_b(panels[r][i].values.as_ptr().add(step * CHUNK));
@@ -116,6 +117,7 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
                         }
                     }
                 }
+                keep_order();
                 for r in 0..R {
                     let panel = &panels[r][i];
                     let scales = (s.load(panel.d[block].as_ptr()), s.load(panel.mins[block].as_ptr()));

@@ -10,12 +10,11 @@
 
 use std::hint::black_box;
 use std::mem::offset_of;
-use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::acts::SuperActs;
 use super::ahead::Ahead;
 use super::format::{CHUNK, Dots, SUPER, Scales, SuperFormat, SuperKind};
-use crate::kernels::simd::{LANES, Simd};
+use crate::kernels::simd::{LANES, Simd, keep_order};
 
 /// 16 rows of a super-block, unpacked to one byte per value: chunk `i` has elements `4 i` to `4 i + 3`.
 #[repr(C, align(64))]
@@ -305,8 +304,7 @@ unsafe fn step<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize, cons
     total: &mut [S::I; M],
 ) {
     if !is_lean(M) {
-        // The compiler would load the weights of later steps first, and run out of registers.
-        compiler_fence(Ordering::SeqCst);
+        keep_order();
     }
     let (all, steps, centred) = (F::SUB / 4, steps::<S, F>(), is_centred_direct::<S, F, M>());
     if STEP.is_multiple_of(steps) {

@@ -17,6 +17,8 @@ mod slices;
 mod tests;
 mod tier;
 
+use std::sync::atomic::{Ordering, compiler_fence};
+
 pub(crate) use slices::{load_some, store_some};
 pub(crate) use tier::{Op, Tier, dispatch, dispatch_best};
 
@@ -225,4 +227,11 @@ pub(crate) trait Simd: Copy {
     fn prefetch(self, at: *const u8);
     /// The same, into the second-level cache, which waits for more lines at once than the first: for what is read once.
     fn prefetch_far(self, at: *const u8);
+}
+
+/// Keeps the compiler from moving loads and stores past this place; it costs nothing itself. In code without a loop the compiler
+/// would load first what is needed last, and run out of registers.
+#[inline(always)]
+pub(crate) fn keep_order() {
+    compiler_fence(Ordering::SeqCst);
 }
