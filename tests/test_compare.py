@@ -333,6 +333,17 @@ def test_verdicts(
     assert ("not measured" in verdict.text) == (met is None)
 
 
+def test_a_share_is_of_the_limits_beside_each_sample(found: record.Record) -> None:
+    # Shares of 90 %, 72 % and 72 %, whatever the best of all limits was.
+    found.data["samples"] = [
+        sample(
+            "decode-128", PHICANDLE, n, rate=rate, limits=[limit(2, read / 2, 1800e9), limit(2, read, 1800e9)]
+        )
+        for n, (rate, read) in enumerate(((7.5, 20e9), (3.0, 10e9), (6.0, 20e9)))
+    ]
+    assert found.share(point("decode-128")) == (pytest.approx(0.72), "read bandwidth")
+
+
 def test_shortfalls_are_told_in_the_targets_own_terms(found: record.Record) -> None:
     of = point("prefill-512")
     assert (

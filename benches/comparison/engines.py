@@ -156,10 +156,14 @@ class Comparison:
             return [{"repack": measure.options["memory"] == "repack"}]
         return [{"repack": repack, "flash": flash} for repack in (True, False) for flash in (False, True)]
 
-    def _options(self, measure: Measure, engine: str) -> dict[str, str]:
+    def _options(self, measure: Measure, engine: str) -> dict[str, Any]:
         """The measure's settings that are the engine's own."""
-        names = ("kv", "memory") if engine == points.PHICANDLE else ()
-        return {name: value for name, value in measure.options.items() if name in names}
+        if engine != points.PHICANDLE:
+            return {}
+        options: dict[str, Any] = {
+            name: value for name, value in measure.options.items() if name in {"kv", "memory"}
+        }
+        return options | ({"limits": True} if measure.limits else {})
 
     def take(self, measure: Measure, engine: str, config: dict[str, Any], model: Path) -> dict[str, Any]:
         """One sample."""

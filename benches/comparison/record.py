@@ -39,6 +39,17 @@ class Verdict:
     brief: str = "not measured"
 
 
+def nearest(work: dict[str, Any], limits: list[dict[str, Any]], passes: float) -> tuple[float, str]:
+    """The larger share of two limits, each the best that was measured, at so many times the work a second."""
+    bandwidth, int8 = (
+        max(max(limit[name]["samples"]) for limit in limits)
+        for name in ("read_bytes_per_s", "int8_ops_per_s")
+    )
+    return max(
+        (passes * work["bytes"] / bandwidth, "read bandwidth"), (passes * work["ops"] / int8, "int8 peak")
+    )
+
+
 def config_name(config: dict[str, Any]) -> str:
     """A configuration in words."""
     return ", ".join(f"{name} {value}" for name, value in sorted(config.items()))
@@ -109,17 +120,29 @@ class Record:
         return max(found) if found else None
 
     def share(self, point: Point, engine: str = PHICANDLE) -> tuple[float, str] | None:
-        """The share of the machine's limit that an engine reached, and which limit that is."""
+        """The share of the machine's limit that an engine reached, and which limit that is.
+
+        Of the limits of just before and after each sample where those were measured, as a machine may be faster or
+        slower at other times: the median over the samples. Else of the best that was measured at all.
+        """
         work, cell = self.data["work"].get(point.measure), self.cell(point, engine)
         if point.field != "rate":
             return None
         measure = BY_NAME[point.measure]
-        threads = 1 if measure.one_thread else self.data["threads"]
-        bandwidth, int8 = self.peak("read_bytes_per_s", threads), self.peak("int8_ops_per_s", threads)
-        if not work or cell is None or not bandwidth or not int8:
+        if not work or cell is None:
             return None
-        least, name = max((work["bytes"] / bandwidth, "read bandwidth"), (work["ops"] / int8, "int8 peak"))
-        return least * cell.value / measure.tokens(), name
+        beside = [
+            nearest(work, sample["limits"], sample["rate"] / measure.tokens())
+            for sample in self.data["samples"]
+            if (sample["measure"], sample["engine"]) == (point.measure, engine) and "limits" in sample
+        ]
+        if beside:
+            return statistics.median_low(beside)
+        threads = 1 if measure.one_thread else self.data["threads"]
+        limits = [limit for limit in self.data["limits"] if limit["threads"] == threads]
+        if not limits:
+            return None
+        return nearest(work, limits, cell.value / measure.tokens())
 
     # Targets ---------------------------------------------------------------------------------------------------------
 

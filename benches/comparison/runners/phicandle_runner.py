@@ -1,6 +1,7 @@
 """phicandle: passes through `phicandle bench`, loading and streaming through the Python package.
 
-Options of `load`: `backend`, `kv` (`f16`, `q8`), `memory` (`repack`, `mmap`). A tier is forced by `PHICANDLE_ISA`.
+Options of `load`: `backend`, `kv` (`f16`, `q8`), `memory` (`repack`, `mmap`), `limits` (whether to measure those of
+the machine too, before and after each pass). A tier is forced by `PHICANDLE_ISA`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ class Engine:
         self.model = ""
         self.threads = 1
         self.options: dict[str, str] = {}
+        self.limited = False
         self.generator: Generator | None = None
 
-    def load(self, model: str, threads: int, **options: str) -> dict[str, Any]:
+    def load(self, model: str, threads: int, *, limits: bool = False, **options: str) -> dict[str, Any]:
         """Notes what to load: `phicandle bench` loads for itself, before it measures."""
-        self.model, self.threads, self.options = model, threads, options
+        self.model, self.threads, self.options, self.limited = model, threads, options, limits
         return {"version": phicandle.__version__, "system": str(phicandle.cpu_info())}
 
     def open(self, model: str, threads: int, **options: str) -> dict[str, Any]:
@@ -44,9 +46,9 @@ class Engine:
         self.generator = Generator(self.model, threads=self.threads, progress=False, **options)
 
     def bench(self, *words: str) -> dict[str, Any]:
-        """What `phicandle bench` says of one series."""
+        """What `phicandle bench` says of one series, and of the machine's limits if they are wanted."""
         command = [sys.executable, "-m", "phicandle", "bench", self.model, "--json", "--repetitions", "1"]
-        command += ["--threads", str(self.threads), "--no-limits", *words]
+        command += ["--threads", str(self.threads), *words, *([] if self.limited else ["--no-limits"])]
         if "backend" in self.options:
             command += ["--backend", self.options["backend"]]
         if "kv" in self.options:
@@ -60,26 +62,35 @@ class Engine:
                 "; ".join(f"{skipped['what']}: {skipped['why']}" for skipped in found["skipped"])
             )
         (series,) = found["series"]
-        return dict(series)
+        if not self.limited:
+            return dict(series)
+        limits = [
+            limit
+            for limit in (*found["limits"]["before"], *found["limits"]["after"])
+            if limit["threads"] == self.threads
+        ]
+        return {**series, "limits": limits}
+
+    def _passes(self, *words: str) -> dict[str, Any]:
+        """The time of the one test of a series, with the limits beside it and what the engine adds between passes."""
+        series = self.bench(*words)
+        (test,) = series["tests"]
+        answer = {"seconds": test["time"]["samples_s"][0]}
+        if series["between_passes"]:
+            answer["between_s"] = series["between_passes"]["mean"]["median_s"]
+        return answer | ({"limits": series["limits"]} if self.limited else {})
 
     def prefill(self, tokens: int) -> dict[str, Any]:
         """A prompt."""
-        (test,) = self.bench("-p", str(tokens))["tests"]
-        return {"seconds": test["time"]["samples_s"][0]}
+        return self._passes("-p", str(tokens))
 
     def decode(self, depth: int, tokens: int) -> dict[str, Any]:
         """Token after token; and what the engine adds between two passes."""
-        series = self.bench("-n", str(tokens), "--depth", str(depth))
-        (test,) = series["tests"]
-        between = series["between_passes"]
-        answer = {"seconds": test["time"]["samples_s"][0]}
-        return answer | ({"between_s": between["mean"]["median_s"]} if between else {})
+        return self._passes("-n", str(tokens), "--depth", str(depth))
 
     def batch(self, sequences: int, depth: int, tokens: int) -> dict[str, Any]:
         """A token of every sequence, again and again."""
-        series = self.bench("-n", str(tokens), "--depth", str(depth), "-b", str(sequences))
-        (test,) = series["tests"]
-        return {"seconds": test["time"]["samples_s"][0]}
+        return self._passes("-n", str(tokens), "--depth", str(depth), "-b", str(sequences))
 
     def verify(self, depth: int, guesses: int, repeats: int) -> dict[str, Any]:
         """Several tokens of one sequence in a pass, each beside a pass for one: `phicandle bench` makes eight."""
@@ -88,7 +99,8 @@ class Engine:
         return {"seconds": test["time"]["samples_s"][0], "step_s": test["step_time"]["samples_s"][0]}
 
     def stream(self, tokens: int) -> dict[str, Any]:
-        """The time that Python's thread computes for a chunk."""
+        """CPU time of a chunk for the thread that reads it: a thread of Python, and of Rust in `phicandle bench`."""
+        rust = self.bench("-n", str(tokens))["between_passes"]["reader"]["median_s"]
         self._open()
         if self.generator is None:
             raise RuntimeError("There is no generator.")
@@ -100,7 +112,8 @@ class Engine:
             # From the first chunk on: what comes before it is the call.
             started = started or time.thread_time()
             chunks += 1
-        return {"python_s": (time.thread_time() - started) / max(chunks - 1, 1)}
+        python = (time.thread_time() - started) / max(chunks - 1, 1)
+        return {"python_s": python - rust, "python_reader_s": python, "rust_reader_s": rust}
 
     def limits(self, model: str, threads: int) -> dict[str, Any]:
         """The machine's limits, with 1 thread and with `threads`, as `phicandle bench` measures them."""

@@ -13,6 +13,7 @@ A runner offers some of these operations; sizes are numbers of tokens, results a
 - `batch(sequences, depth, tokens)`: `seconds` for `tokens` passes, each of which writes a token of every sequence.
 - `verify(depth, guesses, repeats)`: `seconds` of a pass over `guesses` tokens of one sequence with all their logits,
   and `step_s` of a pass over one, on average.
+- `stream(tokens)`: `python_s`, what reading a chunk costs a thread of Python more than one of Rust.
 - `memory()`: `peak`, `resident` and `private` bytes of the runner.
 """
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::passes::SEED;
+use super::samples::ratio;
 use crate::cli::failure::Failure;
 use crate::engine::{Engine, Event, Poll, Prompt, Request};
 use crate::error::Error;
@@ -45,13 +46,22 @@ pub(super) fn timed(model: Box<dyn Forward>, waits: Waits) -> Box<dyn Forward> {
     }))
 }
 
-/// Writes one answer of `tokens` tokens with the tutorial's sampling, and reads it as a door does.
+/// CPU time of this thread, where it is known how to ask for it.
+fn cpu_time() -> Option<Duration> {
+    #[cfg(target_os = "linux")]
+    return nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).ok().map(Duration::from);
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Writes one answer of `tokens` tokens with the tutorial's sampling, and reads it as a door does. Returns the CPU time that a
+/// chunk cost its reader, where that is known: what a door in another language is compared with.
 pub(super) fn answer(
     engine: &Engine,
     prompt: &[u32],
     tokens: usize,
     stop: &dyn Fn() -> bool,
-) -> std::result::Result<(), Failure> {
+) -> std::result::Result<Option<f64>, Failure> {
     let params = SamplingParams {
         max_tokens: Some(tokens),
         ignore_eos: true,
@@ -59,14 +69,23 @@ pub(super) fn answer(
         ..SamplingParams::default()
     };
     let stream = engine.submit(Request { prompt: Prompt::Tokens(prompt.to_vec()), params })?;
+    // Chunks, and the time after the first: what comes before it is the call.
+    let (mut chunks, mut started) = (0, None);
     loop {
         if stop() {
             return Err(Failure::Interrupted);
         }
         match stream.next(TICK) {
-            Poll::Event(Event::Finish(_)) => return Ok(()),
+            Poll::Event(Event::Finish(_)) => {
+                let took = cpu_time().zip(started).map(|(end, started)| end.saturating_sub(started));
+                return Ok(took.map(|took| ratio(took.as_secs_f64(), f64::from(chunks - 1))));
+            }
             Poll::Event(Event::Failed(error)) => return Err(error.into()),
-            Poll::Event(Event::Chunk(_)) | Poll::Pending => {}
+            Poll::Event(Event::Chunk(_)) => {
+                chunks += 1;
+                started = started.or_else(cpu_time);
+            }
+            Poll::Pending => {}
             Poll::End => return Err(Error::internal("An answer ended without an end.").into()),
         }
     }

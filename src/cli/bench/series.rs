@@ -148,6 +148,8 @@ pub(super) struct Between {
     pub(super) means: Samples,
     /// Every wait of every repetition.
     waits: Vec<Vec<f64>>,
+    /// Seconds of CPU that a chunk cost its reader; empty where the system does not say.
+    reader: Samples,
 }
 
 /// Memory, planned and found.
@@ -307,11 +309,12 @@ impl Series {
         // The first answer warms up.
         for repetition in 0..=setting.repetitions {
             setting.say(&format!("the engine, {repetition} of {}", setting.repetitions));
-            between::answer(&engine, &[0; ENGINE_PROMPT], tokens, stop)?;
+            let reader = between::answer(&engine, &[0; ENGINE_PROMPT], tokens, stop)?;
             let waits = waits.take();
             if repetition > 0 {
                 between.means.push(ratio(waits.iter().sum(), waits.len() as f64));
                 between.waits.push(waits);
+                reader.into_iter().for_each(|seconds| between.reader.push(seconds));
                 self.between = Some(between.clone());
             }
         }
@@ -325,6 +328,7 @@ impl Series {
             "between_passes": self.between.as_ref().map(|between| json!({
                 "mean": between.means.json(),
                 "waits_s": between.waits,
+                "reader": between.reader.json(),
             })),
             "load": self.load.json(),
             "memory": self.memory.as_ref().map(MemoryUse::json),
