@@ -34,7 +34,7 @@ class Engine:
         self.model, self.threads, self.options, self.limited = model, threads, options, limits
         return {"version": phicandle.__version__, "system": str(phicandle.cpu_info())}
 
-    def open(self, model: str, threads: int, **options: str) -> dict[str, Any]:
+    def open(self, model: str, threads: int, **options: Any) -> dict[str, Any]:
         """Loads, and keeps it."""
         self.load(model, threads, **options)
         took = seconds(self._open)
