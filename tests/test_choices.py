@@ -137,8 +137,14 @@ def test_chunks_of_a_stream_say_whose_they_are(demo: Generator) -> None:
 
 def test_all_choices_are_written_at_once(tiny: Generator) -> None:
     with tiny.stream(PROMPT, n=4, max_tokens=1500, ignore_eos=True) as stream:
-        first = {next(stream).index for _ in range(400)}
-        assert tiny.stats.batch_size > 2
+        most, first = 0.0, set()
+        # How soon all of them have joined is up to the system.
+        for chunk in stream:
+            most = max(most, tiny.stats.batch_size)
+            first.add(chunk.index)
+            if most > 2 and first == {0, 1, 2, 3}:
+                break
+        assert most > 2
         assert first == {0, 1, 2, 3}
     assert idle(tiny)
 
