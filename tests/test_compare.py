@@ -342,6 +342,8 @@ def test_a_share_is_of_the_limits_beside_each_sample(found: record.Record) -> No
         for n, (rate, read) in enumerate(((7.5, 20e9), (3.0, 10e9), (6.0, 20e9)))
     ]
     assert found.share(point("decode-128")) == (pytest.approx(0.72), "read bandwidth")
+    del found.data["samples"][2]
+    assert found.share(point("decode-128")) == (pytest.approx((0.9 + 0.72) / 2), "read bandwidth")
 
 
 def test_shortfalls_are_told_in_the_targets_own_terms(found: record.Record) -> None:

@@ -39,14 +39,16 @@ class Verdict:
     brief: str = "not measured"
 
 
+def best(limits: list[dict[str, Any]], name: str) -> float:
+    """The most that was measured of `read_bytes_per_s` or `int8_ops_per_s`."""
+    return float(max(max(limit[name]["samples"]) for limit in limits))
+
+
 def nearest(work: dict[str, Any], limits: list[dict[str, Any]], passes: float) -> tuple[float, str]:
     """The larger share of two limits, each the best that was measured, at so many times the work a second."""
-    bandwidth, int8 = (
-        max(max(limit[name]["samples"]) for limit in limits)
-        for name in ("read_bytes_per_s", "int8_ops_per_s")
-    )
     return max(
-        (passes * work["bytes"] / bandwidth, "read bandwidth"), (passes * work["ops"] / int8, "int8 peak")
+        (passes * work["bytes"] / best(limits, "read_bytes_per_s"), "read bandwidth"),
+        (passes * work["ops"] / best(limits, "int8_ops_per_s"), "int8 peak"),
     )
 
 
@@ -114,10 +116,9 @@ class Record:
 
     # Limits ----------------------------------------------------------------------------------------------------------
 
-    def peak(self, name: str, threads: int) -> float | None:
-        """The most that was measured of `read_bytes_per_s` or `int8_ops_per_s`."""
-        found = [max(limit[name]["samples"]) for limit in self.data["limits"] if limit["threads"] == threads]
-        return max(found) if found else None
+    def limits(self, threads: int) -> list[dict[str, Any]]:
+        """What the machine did with so many threads, before the comparison."""
+        return [limit for limit in self.data["limits"] if limit["threads"] == threads]
 
     def share(self, point: Point, engine: str = PHICANDLE) -> tuple[float, str] | None:
         """The share of the machine's limit that an engine reached, and which limit that is.
@@ -137,12 +138,10 @@ class Record:
             if (sample["measure"], sample["engine"]) == (point.measure, engine) and "limits" in sample
         ]
         if beside:
-            return statistics.median_low(beside)
-        threads = 1 if measure.one_thread else self.data["threads"]
-        limits = [limit for limit in self.data["limits"] if limit["threads"] == threads]
-        if not limits:
-            return None
-        return nearest(work, limits, cell.value / measure.tokens())
+            _, name = statistics.median_low(beside)
+            return statistics.median(share for share, _ in beside), name
+        limits = self.limits(1 if measure.one_thread else self.data["threads"])
+        return nearest(work, limits, cell.value / measure.tokens()) if limits else None
 
     # Targets ---------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .points import ENGINES, PHICANDLE, POINTS, Point
-from .record import Record, show
+from .record import Record, best, show
 
 BEGIN = "<!-- performance: written by `python3 benches/compare.py --write-readme`; do not edit by hand -->"
 END = "<!-- performance: end -->"
@@ -108,11 +108,11 @@ def headline(record: Record) -> str:
         f"{data['date']}, {machine['cpu']}, {data['threads']} threads, {machine['memory'] / 2**30:.0f} GiB; {versions}"
     ]
     for threads in sorted({limit["threads"] for limit in data["limits"]}):
-        read, int8 = record.peak("read_bytes_per_s", threads), record.peak("int8_ops_per_s", threads)
-        if read and int8:
-            many = "threads" if threads > 1 else "thread"
-            rates = f"{read / 1e9:.1f} GB/s read, {int8 / 1e9:,.0f} GOPS int8"
-            lines.append(f"limits with {threads} {many}: {rates}")
+        limits = record.limits(threads)
+        read, int8 = best(limits, "read_bytes_per_s"), best(limits, "int8_ops_per_s")
+        many = "threads" if threads > 1 else "thread"
+        rates = f"{read / 1e9:.1f} GB/s read, {int8 / 1e9:,.0f} GOPS int8"
+        lines.append(f"limits with {threads} {many}: {rates}")
     if data.get("busy", 0) > 0.05 or data.get("steal", 0) > 0.01:
         lines.append(
             f"NOT A QUIET MACHINE: {data.get('busy', 0):.0%} busy with other work before, "

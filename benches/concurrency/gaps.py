@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from comparison.points import PHI, SMOL
 
 from .answers import Follower, gaps
-from .measurement import Bench, Row, median, words
+from .measurement import Bench, Row, high, median, words
 
 if TYPE_CHECKING:
     from phicandle import Generator
@@ -91,28 +92,18 @@ def rows(found: dict[str, Any]) -> list[Row]:
     rounds = found["rounds"]
     normal = [median(one["before"]) for one in rounds]
 
-    after = [median(one["after"]) / step for one, step in zip(rounds, normal, strict=True) if one["after"]]
-
-    def over(pick: Any) -> float:
-        return median(pick(one["beside"]) / step for one, step in zip(rounds, normal, strict=True))
+    def over(phase: str, pick: Callable[[list[float]], float]) -> float:
+        return median(pick(one[phase]) / step for one, step in zip(rounds, normal, strict=True))
 
     return [
         Row("normal step", median(normal), "ms"),
         Row("steps beside the prompt", median(len(one["beside"]) for one in rounds)),
-        Row("largest step beside the prompt, over the normal one", over(max), "x", at_most=2.0),
-        Row("the 99th of 100 beside it", over(_high), "x"),
-        Row("the median beside it", over(median), "x"),
-        Row(
-            "largest step before, over the normal one",
-            median(max(one["before"]) / median(one["before"]) for one in rounds),
-            "x",
-        ),
-        Row("the median after it, over the normal one", median(after), "x"),
+        Row("largest step beside the prompt, over the normal one", over("beside", max), "x", at_most=2.0),
+        Row("the 99th of 100 beside it", over("beside", high), "x"),
+        Row("the median beside it", over("beside", median), "x"),
+        Row("largest step before, over the normal one", over("before", max), "x"),
+        Row("the median after it, over the normal one", over("after", median), "x"),
         Row("the prompt's first token beside the stream", median(one["beside_s"] for one in rounds), "s"),
         Row("the prompt's first token alone", median(one["alone_s"] for one in rounds), "s"),
         Row("beside over alone", median(one["beside_s"] / one["alone_s"] for one in rounds), "x"),
     ]
-
-
-def _high(values: list[float]) -> float:
-    return sorted(values)[int(0.99 * (len(values) - 1))]

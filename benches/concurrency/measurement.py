@@ -189,6 +189,12 @@ def median(values: Iterable[float]) -> float:
     return float(statistics.median(values))
 
 
+def high(values: Iterable[float]) -> float:
+    """The 99th of a hundred, from the smallest on."""
+    listed = sorted(values)
+    return listed[int(0.99 * (len(listed) - 1))]
+
+
 def rate(samples: Iterable[dict[str, float]]) -> float:
     """Tokens per second of samples that were taken one after the other."""
     listed = list(samples)

@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comparison.points import PHI, SMOL
 
 from .answers import together
-from .measurement import GREEDY, Bench, Row, median
+from .measurement import GREEDY, Bench, Row, high, median
 from .tick import STEP, note, tick
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _beside_threads(generator: Generator, prompts: list[list[int]], settings: di
 @contextmanager
 def _another_process(late: list[list[float]]) -> Iterator[None]:
     """Ticks in another process meanwhile, and adds its list to `late`."""
-    program = [sys.executable, tick.__code__.co_filename]
+    program = [sys.executable, str(Path(__file__).with_name("tick.py"))]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield
@@ -127,10 +128,6 @@ def rows(found: dict[str, Any]) -> list[Row]:
     ):
         table += [
             Row(f"{of}: the latest", median(map(max, found[name])), "ms", at_most=most),
-            Row(f"{of}: the 99th of 100", median(map(_high, found[name])), "ms"),
+            Row(f"{of}: the 99th of 100", median(map(high, found[name])), "ms"),
         ]
     return [*table, Row("of a thread, nothing computed: the latest", max(found["alone"][0]), "ms")]
-
-
-def _high(late: list[float]) -> float:
-    return sorted(late)[int(0.99 * (len(late) - 1))]

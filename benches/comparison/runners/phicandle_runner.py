@@ -19,6 +19,21 @@ import phicandle
 from phicandle import Generator
 
 
+def report(model: str, threads: int, *words: str) -> dict[str, Any]:
+    """What `phicandle bench` says."""
+    command = [sys.executable, "-m", "phicandle", "bench", model, "--json", "--repetitions", "1"]
+    command += ["--threads", str(threads), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"phicandle bench: {done.stderr.strip()[-400:]}")
+    return dict(json.loads(done.stdout))
+
+
+def all_limits(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The machine's limits in what it says, before and after; none with `--no-limits`."""
+    return [*found["limits"]["before"], *found["limits"]["after"]]
+
+
 class Engine:
     """The settings of the next measurement."""
 
@@ -47,28 +62,19 @@ class Engine:
 
     def bench(self, *words: str) -> dict[str, Any]:
         """What `phicandle bench` says of one series, and of the machine's limits if they are wanted."""
-        command = [sys.executable, "-m", "phicandle", "bench", self.model, "--json", "--repetitions", "1"]
-        command += ["--threads", str(self.threads), *words, *([] if self.limited else ["--no-limits"])]
+        if not self.limited:
+            words = (*words, "--no-limits")
         if "backend" in self.options:
-            command += ["--backend", self.options["backend"]]
+            words = (*words, "--backend", self.options["backend"])
         if "kv" in self.options:
-            command += ["--kv-dtype", self.options["kv"]]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"phicandle bench: {done.stderr.strip()[-400:]}")
-        found = json.loads(done.stdout)
+            words = (*words, "--kv-dtype", self.options["kv"])
+        found = report(self.model, self.threads, *words)
         if found["skipped"]:
             raise RuntimeError(
                 "; ".join(f"{skipped['what']}: {skipped['why']}" for skipped in found["skipped"])
             )
         (series,) = found["series"]
-        if not self.limited:
-            return dict(series)
-        limits = [
-            limit
-            for limit in (*found["limits"]["before"], *found["limits"]["after"])
-            if limit["threads"] == self.threads
-        ]
+        limits = [limit for limit in all_limits(found) if limit["threads"] == self.threads]
         return {**series, "limits": limits}
 
     def _passes(self, *words: str) -> dict[str, Any]:
@@ -117,14 +123,8 @@ class Engine:
 
     def limits(self, model: str, threads: int) -> dict[str, Any]:
         """The machine's limits, with 1 thread and with `threads`, as `phicandle bench` measures them."""
-        command = [sys.executable, "-m", "phicandle", "bench", model, "--json", "--repetitions", "1"]
         # On one token of a prompt, as something has to be measured.
-        command += ["--threads", str(threads), "-p", "1"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"phicandle bench: {done.stderr.strip()[-400:]}")
-        found = json.loads(done.stdout)
-        return {"limits": [*found["limits"]["before"], *found["limits"]["after"]]}
+        return {"limits": all_limits(report(model, threads, "-p", "1"))}
 
     def unload(self) -> dict[str, Any]:
         """Closes what is open."""
