@@ -328,7 +328,7 @@ impl Series {
             "between_passes": self.between.as_ref().map(|between| json!({
                 "mean": between.means.json(),
                 "waits_s": between.waits,
-                "reader": between.reader.json(),
+                "reader": (!between.reader.all().is_empty()).then(|| between.reader.json()),
             })),
             "load": self.load.json(),
             "memory": self.memory.as_ref().map(MemoryUse::json),

@@ -108,13 +108,13 @@ trait Panels<P> {
     /// Where the tile lies and its bytes, to ask for them ahead of time. Past the end of a strip they are those of the next one,
     /// or nobody's.
     fn memory(&self, group: usize, index: usize) -> (*const u8, usize);
-}
 
-/// Asks for `count` tiles of each group from `index` on, in `calls` calls.
-#[inline(always)]
-fn ahead<P>(source: &impl Panels<P>, index: usize, count: usize, calls: usize) -> Ahead {
-    let bytes = source.memory(0, index).1 * count;
-    Ahead::new(std::array::from_fn(|group| source.memory(group, index).0), bytes, calls)
+    /// Asks for `count` tiles of each group from `index` on, in `calls` calls.
+    #[inline(always)]
+    fn ahead(&self, index: usize, count: usize, calls: usize) -> Ahead {
+        let bytes = self.memory(0, index).1 * count;
+        Ahead::new(std::array::from_fn(|group| self.memory(group, index).0), bytes, calls)
+    }
 }
 
 /// Panels from tiles in the layout of `F`.
@@ -348,7 +348,7 @@ impl Strip<'_> {
                 source.fill(s, group, index, panel);
             }
             let calls = tokens.div_ceil(PIECE) * (SUPER / K::SUB);
-            let mut ahead = ahead(source, index + 1, 1, calls);
+            let mut ahead = source.ahead(index + 1, 1, calls);
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
                 let acts = self.acts.supers.as_ptr().add(index * self.acts.rows + self.tokens.start);
@@ -449,7 +449,7 @@ impl Strip<'_> {
                 }
             }
             let calls = tokens.div_ceil(PIECE) * BLOCK_PANELS * 2;
-            let mut ahead = ahead(source, index + BLOCK_PANELS, BLOCK_PANELS, calls);
+            let mut ahead = source.ahead(index + count, BLOCK_PANELS, calls);
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
                 let acts = self.acts.blocks.as_ptr().add(index * stride + self.tokens.start);
