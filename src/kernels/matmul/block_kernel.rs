@@ -105,7 +105,10 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
                 ahead.go_on(s);
                 let mut acc = [[<K::Bits<S> as Dots<S>>::zero(s); R]; T];
                 for step in 8 * block..8 * block + 8 {
-                    keep_order();
+                    // One group leaves registers to spare, and gains by the compiler's own order.
+                    if R > 1 {
+                        keep_order();
+                    }
                     let mut w = [s.splat_b(0); R];
                     for r in 0..R {
                         w[r] = s.load_b(panels[r][i].values.as_ptr().add(step * CHUNK));
@@ -117,7 +120,9 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
                         }
                     }
                 }
-                keep_order();
+                if R > 1 {
+                    keep_order();
+                }
                 for r in 0..R {
                     let panel = &panels[r][i];
                     let scales = (s.load(panel.d[block].as_ptr()), s.load(panel.mins[block].as_ptr()));

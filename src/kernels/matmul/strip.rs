@@ -449,7 +449,7 @@ impl Strip<'_> {
                 }
             }
             let calls = tokens.div_ceil(PIECE) * BLOCK_PANELS * 2;
-            let mut ahead = source.ahead(index + count, BLOCK_PANELS, calls);
+            let mut ahead = source.ahead(index + BLOCK_PANELS, BLOCK_PANELS, calls);
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
                 let acts = self.acts.blocks.as_ptr().add(index * stride + self.tokens.start);
