@@ -6,6 +6,10 @@ use crate::kernels::simd::{LANES, Simd};
 /// Below this a block is taken for zeros: 127 divided by less would not fit into an f32.
 const LEAST: f32 = 1e-30;
 
+/// The most that 16 activations may come to, without their signs, for sums of their products to be short, that is, to fit into
+/// i16: with weights of 6 bits less 32, sums of 16; of 5 bits less 16 or of 4 bits as they are, sums of 32.
+const MILD: i16 = i16::MAX / 32;
+
 /// 256 activations of one token.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -15,14 +19,16 @@ pub(super) struct SuperActs {
     pub(super) sums32: [i16; 8],
     /// An activation is `d * q`.
     pub(super) d: f32,
-    /// What takes the middle of their range from weights of 4 bits: -8 times the sum of 32.
-    pub(super) middle4: [i16; 8],
-    /// The same for 5 bits: -16 times the sum of 16.
-    pub(super) middle5: [i16; 16],
-    /// The same for 6 bits: -32 times the sum of 8.
-    pub(super) middle6: [i16; 32],
-    /// Sums of 16. Last, as whoever reads a middle reads two bytes more.
+    /// Whether no 16 neighbours add up, without their signs, to more than [`MILD`].
+    pub(super) is_mild: bool,
+    /// What takes the middle of their range from weights of 5 bits, if these are mild: -16 times the sum of 32.
+    pub(super) middle5: [i16; 8],
+    /// Sums of 16.
     pub(super) sums16: [i16; 16],
+    /// As `middle5`, for 6 bits: -32 times the sum of 16.
+    pub(super) middle6: [i16; 16],
+    /// Whoever reads a middle reads two bytes more.
+    behind: i16,
 }
 
 /// 64 activations of one token, in two blocks.
@@ -43,10 +49,11 @@ impl SuperActs {
         q: [0; SUPER],
         sums32: [0; 8],
         d: 0.0,
-        middle4: [0; 8],
-        middle5: [0; 16],
-        middle6: [0; 32],
+        is_mild: true,
+        middle5: [0; 8],
         sums16: [0; 16],
+        middle6: [0; 16],
+        behind: 0,
     };
 }
 
@@ -145,19 +152,17 @@ pub(super) unsafe fn quantise_super<S: Simd>(s: S, x: *const f32, to: &mut Super
     unsafe {
         to.d = quantise::<S, SUPER>(s, x, to.q.as_mut_ptr());
     }
-    let mut sums8 = [0; SUPER / 8];
-    for ((sum, middle), q) in sums8.iter_mut().zip(&mut to.middle6).zip(to.q.as_chunks::<8>().0) {
+    let mut greatest = 0;
+    for ((sum, middle), q) in to.sums16.iter_mut().zip(&mut to.middle6).zip(to.q.as_chunks::<16>().0) {
         *sum = q.iter().map(|&q| i16::from(q)).sum();
-        *middle = -32 * *sum;
+        *middle = sum.wrapping_mul(-32);
+        greatest = q.iter().map(|&q| i16::from(q).abs()).sum::<i16>().max(greatest);
     }
-    for ((sum, middle), pair) in to.sums16.iter_mut().zip(&mut to.middle5).zip(sums8.as_chunks::<2>().0) {
+    for ((sum, middle), pair) in to.sums32.iter_mut().zip(&mut to.middle5).zip(to.sums16.as_chunks::<2>().0) {
         *sum = pair[0] + pair[1];
-        *middle = -16 * *sum;
+        *middle = sum.wrapping_mul(-16);
     }
-    for ((sum, middle), pair) in to.sums32.iter_mut().zip(&mut to.middle4).zip(to.sums16.as_chunks::<2>().0) {
-        *sum = pair[0] + pair[1];
-        *middle = -8 * *sum;
-    }
+    to.is_mild = greatest <= MILD;
 }
 
 /// Quantises 64 values, in two blocks.

@@ -69,17 +69,17 @@ impl Family {
 pub(super) trait Dots<S: Simd> {
     /// The sums.
     type Acc: Copy;
-    /// As [`Simd::CENTRED`].
-    const CENTRED: bool;
+    /// As [`Simd::SHORT`].
+    const SHORT: bool;
     /// Steps that may be summed before draining.
     fn limit() -> usize;
     fn zero(s: S) -> Self::Acc;
-    /// A sum that begins at `x` if sums are centred.
+    /// A sum that begins at `x`, where sums may be [short](Self::SHORT).
     fn from(s: S, x: i32) -> Self::Acc;
     fn dot(s: S, acc: Self::Acc, w: S::B, a: S::A) -> Self::Acc;
     fn drain(s: S, total: S::I, acc: Self::Acc, scale: S::I) -> S::I;
-    /// The same for sums that are not centred, with a scale that is not below zero.
-    fn drain_whole(s: S, total: S::I, acc: Self::Acc, scale: S::I) -> S::I;
+    /// The same for sums that fit into i16.
+    fn drain_short(s: S, total: S::I, acc: Self::Acc, scale: S::I) -> S::I;
     fn sum(s: S, acc: Self::Acc) -> S::I;
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Wide;
 
 impl<S: Simd, const BITS: usize> Dots<S> for Narrow<BITS> {
     type Acc = S::Dot;
-    const CENTRED: bool = S::CENTRED;
+    const SHORT: bool = S::SHORT;
     #[inline(always)]
     fn limit() -> usize {
         S::dot_limit(BITS)
@@ -112,8 +112,8 @@ impl<S: Simd, const BITS: usize> Dots<S> for Narrow<BITS> {
         s.drain(total, acc, scale)
     }
     #[inline(always)]
-    fn drain_whole(s: S, total: S::I, acc: S::Dot, scale: S::I) -> S::I {
-        s.drain_whole(total, acc, scale)
+    fn drain_short(s: S, total: S::I, acc: S::Dot, scale: S::I) -> S::I {
+        s.drain_short(total, acc, scale)
     }
     #[inline(always)]
     fn sum(s: S, acc: S::Dot) -> S::I {
@@ -123,7 +123,7 @@ impl<S: Simd, const BITS: usize> Dots<S> for Narrow<BITS> {
 
 impl<S: Simd> Dots<S> for Wide {
     type Acc = S::Wide;
-    const CENTRED: bool = false;
+    const SHORT: bool = false;
     #[inline(always)]
     fn limit() -> usize {
         8
@@ -145,7 +145,7 @@ impl<S: Simd> Dots<S> for Wide {
         s.wide_drain(total, acc, scale)
     }
     #[inline(always)]
-    fn drain_whole(s: S, total: S::I, acc: S::Wide, scale: S::I) -> S::I {
+    fn drain_short(s: S, total: S::I, acc: S::Wide, scale: S::I) -> S::I {
         s.wide_drain(total, acc, scale)
     }
     #[inline(always)]
@@ -161,7 +161,7 @@ pub(super) struct Scales {
     pub(super) sub: [[i32; LANES]; 16],
     /// What the sums of activations are multiplied with, in pairs of i16 of neighbouring sub-blocks.
     pub(super) mins: [[i32; LANES]; 8],
-    /// Scales of 32 values times the middle of their range, in such pairs. Filled where sums are [centred](Simd::CENTRED).
+    /// Scales of 32 values times the middle of their range, in such pairs. Filled where sums may be [short](Simd::SHORT).
     pub(super) middles: [[i32; LANES]; 4],
     /// Of the super-block.
     pub(super) d: [f32; LANES],
@@ -186,7 +186,8 @@ pub(super) trait SuperKind {
     /// Whether the file has minima of its own, scaled by `dmin`. Else the mins stand for an offset of the values, and are
     /// scaled as the values are.
     const MINS: bool;
-    /// The middle of the values' range, where it is so wide that sums without it would leave i16.
+    /// The middle of the values' range, where it is so wide that sums with [mild](super::acts::SuperActs) activations would leave
+    /// i16 if it stayed in them.
     const MIDDLE: Option<i32>;
     /// The values' width.
     type Bits<S: Simd>: Dots<S>;
@@ -224,7 +225,7 @@ pub(super) struct Q6K;
 impl SuperKind for Q4K {
     const SUB: usize = 32;
     const MINS: bool = true;
-    const MIDDLE: Option<i32> = Some(8);
+    const MIDDLE: Option<i32> = None;
     type Bits<S: Simd> = Narrow<4>;
 }
 impl SuperKind for Q5K {
@@ -267,7 +268,7 @@ unsafe fn six_bit_scales<S: Simd, K: SuperKind>(s: S, from: *const u8, scales: &
             let mins = to.add(2 * CHUNK + 2 * pair * LANES);
             let mins = s.pair(s.load_u8(mins), s.load_u8(mins.add(LANES)));
             s.store_i(mins, scales.mins[pair].as_mut_ptr());
-            if let (true, Some(middle)) = (S::CENTRED, K::MIDDLE) {
+            if let (true, Some(middle)) = (S::SHORT, K::MIDDLE) {
                 let scale = to.add(2 * pair * LANES);
                 let pairs = s.pair(s.load_u8(scale), s.load_u8(scale.add(LANES)));
                 s.store_i(s.mul_i(pairs, s.splat_i(middle)), scales.middles[pair].as_mut_ptr());

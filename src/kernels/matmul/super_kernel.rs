@@ -77,10 +77,20 @@ fn sums<K: SuperKind>(acts: &SuperActs) -> *const i32 {
     if K::SUB == 32 { acts.sums32.as_ptr().cast() } else { acts.sums16.as_ptr().cast() }
 }
 
-/// Whether sums begin below zero, so that they end as those of weights without the middle of their range.
+/// Whether sums with the activations of `M` tokens are short, where that is of use.
+///
+/// # Safety
+/// `acts` points to M blocks of activations.
 #[inline(always)]
-fn is_centred<S: Simd, K: SuperKind>() -> bool {
-    <K::Bits<S> as Dots<S>>::CENTRED && K::MIDDLE.is_some()
+unsafe fn is_short<S: Simd, K: SuperKind, const M: usize>(acts: *const SuperActs) -> bool {
+    // SAFETY: the caller's.
+    <K::Bits<S> as Dots<S>>::SHORT && (0..M).fold(true, |all, m| all & unsafe { (*acts.add(m)).is_mild })
+}
+
+/// Whether sums, if `SHORT`, begin below zero, so that they end as those of weights without the middle of their range.
+#[inline(always)]
+fn is_centred<K: SuperKind, const SHORT: bool>() -> bool {
+    SHORT && K::MIDDLE.is_some()
 }
 
 /// Whether `tokens` tokens are so few that their sums, and all that they need, stay in registers.
@@ -88,10 +98,19 @@ const fn is_lean(tokens: usize) -> bool {
     tokens <= 2
 }
 
-/// The same straight from a tile, for `M` tokens. For one or two, a sub-block that is one sum is scaled more cheaply than centred.
+/// Scales a sum and adds it up.
 #[inline(always)]
-fn is_centred_direct<S: Simd, K: SuperKind, const M: usize>() -> bool {
-    is_centred::<S, K>() && (steps::<S, K>() < K::SUB / 4 || !is_lean(M))
+fn drain<S: Simd, K: SuperKind, const SHORT: bool>(
+    s: S,
+    total: S::I,
+    acc: <K::Bits<S> as Dots<S>>::Acc,
+    scale: S::I,
+) -> S::I {
+    if SHORT {
+        <K::Bits<S> as Dots<S>>::drain_short(s, total, acc, scale)
+    } else {
+        <K::Bits<S> as Dots<S>>::drain(s, total, acc, scale)
+    }
 }
 
 /// Steps that are summed before they are scaled.
@@ -100,29 +119,27 @@ fn steps<S: Simd, K: SuperKind>() -> usize {
     <K::Bits<S> as Dots<S>>::limit().min(K::SUB / 4)
 }
 
-/// Where the sum of steps begins, for the `part`-th [`steps`] of a super-block. Centred, its upper half is what lies behind the
-/// number in memory, as a sum is scaled by its lower half alone.
+/// Where the sum of a sub-block begins. Centred, its upper half is what lies behind the number in memory, as a short sum is scaled
+/// by its lower half alone.
 ///
 /// # Safety
 /// `acts` points to activations.
 #[inline(always)]
-unsafe fn begin<S: Simd, K: SuperKind>(
+unsafe fn begin<S: Simd, K: SuperKind, const SHORT: bool>(
     s: S,
-    centred: bool,
     acts: *const SuperActs,
-    part: usize,
+    sub: usize,
 ) -> <K::Bits<S> as Dots<S>>::Acc {
-    if !centred {
+    if !is_centred::<K, SHORT>() {
         return <K::Bits<S> as Dots<S>>::zero(s);
     }
-    // SAFETY: the caller's; a super-block has no more parts than these have numbers, and behind the last there are others.
+    // SAFETY: the caller's; there is a number for each sub-block, and another behind the last.
     let middle = unsafe {
-        let middles: *const i16 = match SUPER / 4 / steps::<S, K>() {
-            8 => (&raw const (*acts).middle4).cast(),
-            16 => (&raw const (*acts).middle5).cast(),
+        let middles: *const i16 = match K::SUB {
+            32 => (&raw const (*acts).middle5).cast(),
             _ => (&raw const (*acts).middle6).cast(),
         };
-        middles.add(part).cast::<i32>().read_unaligned()
+        middles.add(sub).cast::<i32>().read_unaligned()
     };
     <K::Bits<S> as Dots<S>>::from(s, middle)
 }
@@ -132,9 +149,13 @@ unsafe fn begin<S: Simd, K: SuperKind>(
 /// # Safety
 /// `acts` points to activations.
 #[inline(always)]
-unsafe fn total<S: Simd, K: SuperKind>(s: S, centred: bool, acts: *const SuperActs, scales: &Scales) -> S::I {
+unsafe fn total<S: Simd, K: SuperKind, const SHORT: bool>(
+    s: S,
+    acts: *const SuperActs,
+    scales: &Scales,
+) -> S::I {
     let mut total = s.splat_i(0);
-    if centred && K::MINS {
+    if is_centred::<K, SHORT>() && K::MINS {
         for pair in 0..4 {
             // SAFETY: the caller's; 16 lanes, and 8 sums.
             unsafe {
@@ -151,9 +172,13 @@ unsafe fn total<S: Simd, K: SuperKind>(s: S, centred: bool, acts: *const SuperAc
 /// # Safety
 /// `acts` points to activations.
 #[inline(always)]
-unsafe fn minima<S: Simd, K: SuperKind>(s: S, acts: *const SuperActs, scales: &Scales) -> S::I {
+unsafe fn minima<S: Simd, K: SuperKind, const SHORT: bool>(
+    s: S,
+    acts: *const SuperActs,
+    scales: &Scales,
+) -> S::I {
     let mut mins = s.splat_i(0);
-    if is_centred::<S, K>() && !K::MINS {
+    if is_centred::<K, SHORT>() && !K::MINS {
         return mins;
     }
     for pair in 0..SUPER / K::SUB / 2 {
@@ -189,7 +214,7 @@ fn finish<S: Simd, K: SuperKind>(
 /// Cache lines of activations that a kernel reads.
 #[inline(always)]
 fn lines<K: SuperKind>() -> usize {
-    let bytes = if K::SUB == 32 { offset_of!(SuperActs, middle6) } else { size_of::<SuperActs>() };
+    let bytes = if K::SUB == 32 { offset_of!(SuperActs, sums16) } else { size_of::<SuperActs>() };
     bytes.div_ceil(CHUNK)
 }
 
@@ -208,12 +233,33 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
     results: *mut f32,
     stride: usize,
 ) {
+    // SAFETY: the caller's.
+    unsafe {
+        if is_short::<S, K, T>(acts) {
+            panels_with::<S, K, R, T, true>(s, panels, acts, next, ahead, results, stride);
+        } else {
+            panels_with::<S, K, R, T, false>(s, panels, acts, next, ahead, results, stride);
+        }
+    }
+}
+
+/// The same with [short](is_short) sums, or with any.
+#[inline(always)]
+unsafe fn panels_with<S: Simd, K: SuperKind, const R: usize, const T: usize, const SHORT: bool>(
+    s: S,
+    panels: &[SuperPanel; R],
+    acts: *const SuperActs,
+    next: *const SuperActs,
+    ahead: &mut Ahead,
+    results: *mut f32,
+    stride: usize,
+) {
     // SAFETY: chunks are within the panels; the caller gives T blocks of activations and T x 16 R results.
     unsafe {
         let mut total = [[s.splat_i(0); R]; T];
         for t in 0..T {
             for r in 0..R {
-                total[t][r] = self::total::<S, K>(s, is_centred::<S, K>(), acts.add(t), &panels[r].scales);
+                total[t][r] = self::total::<S, K, SHORT>(s, acts.add(t), &panels[r].scales);
             }
         }
         let steps = steps::<S, K>();
@@ -228,7 +274,7 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
             for _ in 0..K::SUB / 4 / steps {
                 let mut acc = [[<K::Bits<S> as Dots<S>>::zero(s); R]; T];
                 for t in 0..T {
-                    acc[t] = [begin::<S, K>(s, is_centred::<S, K>(), acts.add(t), step / steps); R];
+                    acc[t] = [begin::<S, K, SHORT>(s, acts.add(t), sub); R];
                 }
                 for _ in 0..steps {
                     let mut w = [s.splat_b(0); R];
@@ -246,7 +292,7 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
                 for r in 0..R {
                     let scale = s.load_i(panels[r].scales.sub[sub].as_ptr());
                     for t in 0..T {
-                        total[t][r] = <K::Bits<S> as Dots<S>>::drain(s, total[t][r], acc[t][r], scale);
+                        total[t][r] = drain::<S, K, SHORT>(s, total[t][r], acc[t][r], scale);
                     }
                 }
             }
@@ -256,7 +302,7 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
             let (d, dmin) = (s.load(scales.d.as_ptr()), s.load(scales.dmin.as_ptr()));
             for t in 0..T {
                 let to = results.add(t * stride + r * LANES);
-                let mins = minima::<S, K>(s, acts.add(t), scales);
+                let mins = minima::<S, K, SHORT>(s, acts.add(t), scales);
                 let acc = finish::<S, K>(s, total[t][r], mins, d, dmin, (*acts.add(t)).d, s.load(to));
                 s.store(acc, to);
             }
@@ -269,7 +315,7 @@ const AHEAD: usize = 8192;
 
 /// Adds the scaled sums of a quarter of a tile.
 #[inline(always)]
-unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize>(
+unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize, const SHORT: bool>(
     s: S,
     tile: *const u8,
     acts: *const SuperActs,
@@ -280,22 +326,29 @@ unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize>(
     // A loop the compiler leaves as one from three tokens on, and then it counts more than it multiplies.
     // SAFETY: the caller's.
     unsafe {
-        step::<S, F, M, GROUP, 0>(s, tile, acts, scales, &mut acc, total);
-        step::<S, F, M, GROUP, 1>(s, tile, acts, scales, &mut acc, total);
-        step::<S, F, M, GROUP, 2>(s, tile, acts, scales, &mut acc, total);
-        step::<S, F, M, GROUP, 3>(s, tile, acts, scales, &mut acc, total);
+        step::<S, F, M, GROUP, 0, SHORT>(s, tile, acts, scales, &mut acc, total);
+        step::<S, F, M, GROUP, 1, SHORT>(s, tile, acts, scales, &mut acc, total);
+        step::<S, F, M, GROUP, 2, SHORT>(s, tile, acts, scales, &mut acc, total);
+        step::<S, F, M, GROUP, 3, SHORT>(s, tile, acts, scales, &mut acc, total);
         if F::SUB > 16 {
-            step::<S, F, M, GROUP, 4>(s, tile, acts, scales, &mut acc, total);
-            step::<S, F, M, GROUP, 5>(s, tile, acts, scales, &mut acc, total);
-            step::<S, F, M, GROUP, 6>(s, tile, acts, scales, &mut acc, total);
-            step::<S, F, M, GROUP, 7>(s, tile, acts, scales, &mut acc, total);
+            step::<S, F, M, GROUP, 4, SHORT>(s, tile, acts, scales, &mut acc, total);
+            step::<S, F, M, GROUP, 5, SHORT>(s, tile, acts, scales, &mut acc, total);
+            step::<S, F, M, GROUP, 6, SHORT>(s, tile, acts, scales, &mut acc, total);
+            step::<S, F, M, GROUP, 7, SHORT>(s, tile, acts, scales, &mut acc, total);
         }
     }
 }
 
 /// One step of [`group`]: sums begin with the first of each [`steps`], and are scaled after the last.
 #[inline(always)]
-unsafe fn step<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize, const STEP: usize>(
+unsafe fn step<
+    S: Simd,
+    F: SuperFormat,
+    const M: usize,
+    const GROUP: usize,
+    const STEP: usize,
+    const SHORT: bool,
+>(
     s: S,
     tile: *const u8,
     acts: *const SuperActs,
@@ -306,13 +359,12 @@ unsafe fn step<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize, cons
     if !is_lean(M) {
         keep_order();
     }
-    let (all, steps, centred) = (F::SUB / 4, steps::<S, F>(), is_centred_direct::<S, F, M>());
+    let (all, steps) = (F::SUB / 4, steps::<S, F>());
     if STEP.is_multiple_of(steps) {
         for v in 0..F::VECTORS {
             for m in 0..M {
-                let part = F::sub_block(GROUP, v) * (all / steps) + STEP / steps;
                 // SAFETY: the caller gives M blocks of activations.
-                acc[v][m] = unsafe { begin::<S, F>(s, centred, acts.add(m), part) };
+                acc[v][m] = unsafe { begin::<S, F, SHORT>(s, acts.add(m), F::sub_block(GROUP, v)) };
             }
         }
     }
@@ -339,12 +391,35 @@ unsafe fn step<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize, cons
             // SAFETY: the scales are 16 lanes.
             let scale = unsafe { s.load_i(scales.sub[F::sub_block(GROUP, v)].as_ptr()) };
             for m in 0..M {
-                total[m] = if centred == is_centred::<S, F>() {
-                    <F::Bits<S> as Dots<S>>::drain(s, total[m], acc[v][m], scale)
-                } else {
-                    <F::Bits<S> as Dots<S>>::drain_whole(s, total[m], acc[v][m], scale)
-                };
+                total[m] = drain::<S, F, SHORT>(s, total[m], acc[v][m], scale);
             }
+        }
+    }
+}
+
+/// Adds a tile to the results of `M` tokens, with [short](is_short) sums or with any.
+#[inline(always)]
+unsafe fn tile<S: Simd, F: SuperFormat, const M: usize, const SHORT: bool>(
+    s: S,
+    tile: *const u8,
+    acts: *const SuperActs,
+    scales: &Scales,
+    results: &mut [S::F; M],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut total = [s.splat_i(0); M];
+        for m in 0..M {
+            total[m] = self::total::<S, F, SHORT>(s, acts.add(m), scales);
+        }
+        group::<S, F, M, 0, SHORT>(s, tile, acts, scales, &mut total);
+        group::<S, F, M, 1, SHORT>(s, tile, acts, scales, &mut total);
+        group::<S, F, M, 2, SHORT>(s, tile, acts, scales, &mut total);
+        group::<S, F, M, 3, SHORT>(s, tile, acts, scales, &mut total);
+        let (d, dmin) = (s.load(scales.d.as_ptr()), s.load(scales.dmin.as_ptr()));
+        for m in 0..M {
+            let (da, mins) = ((*acts.add(m)).d, minima::<S, F, SHORT>(s, acts.add(m), scales));
+            results[m] = finish::<S, F>(s, total[m], mins, d, dmin, da, results[m]);
         }
     }
 }
@@ -372,18 +447,10 @@ pub(super) unsafe fn direct<S: Simd, F: SuperFormat, const M: usize>(
         let scales = if is_lean(M) { &mut scales } else { black_box(&mut scales) };
         for _ in 0..tiles {
             F::scales(s, tile, scales);
-            let mut total = [s.splat_i(0); M];
-            for m in 0..M {
-                total[m] = self::total::<S, F>(s, is_centred_direct::<S, F, M>(), acts.add(m), scales);
-            }
-            group::<S, F, M, 0>(s, tile, acts, scales, &mut total);
-            group::<S, F, M, 1>(s, tile, acts, scales, &mut total);
-            group::<S, F, M, 2>(s, tile, acts, scales, &mut total);
-            group::<S, F, M, 3>(s, tile, acts, scales, &mut total);
-            let (d, dmin) = (s.load(scales.d.as_ptr()), s.load(scales.dmin.as_ptr()));
-            for m in 0..M {
-                let (da, mins) = ((*acts.add(m)).d, minima::<S, F>(s, acts.add(m), scales));
-                result[m] = finish::<S, F>(s, total[m], mins, d, dmin, da, result[m]);
+            if is_short::<S, F, M>(acts) {
+                self::tile::<S, F, M, true>(s, tile, acts, scales, &mut result);
+            } else {
+                self::tile::<S, F, M, false>(s, tile, acts, scales, &mut result);
             }
             tile = tile.add(F::TILE);
             acts = acts.add(tokens);

@@ -247,3 +247,58 @@ fn a_block_of_zeros_has_no_scale() {
     compute.quantise(&Copied { values: &[0.0; 256] }, 1, 256, forms, &mut acts).unwrap();
     assert!(matches!(acts.supers[..], [SuperActs { d: 0.0, .. }]) && acts.supers[0].q == [0; 256]);
 }
+
+/// 256 whole numbers, of which each 16 come to 1023 without their signs: the most that is mild. One is 127, so they are their own
+/// quantised values.
+fn mild_limit(sign: f32) -> Vec<f32> {
+    let mut values = [[63.0; 15].as_slice(), &[78.0]].concat().repeat(16);
+    values[..16].copy_from_slice(&[[59.0; 15].as_slice(), &[127.0]].concat());
+    values[0] += 11.0;
+    values.iter().map(|x| x * sign).collect()
+}
+
+#[test]
+fn sums_are_short_up_to_the_last_number() {
+    let mut random = StdRng::seed_from_u64(7);
+    let scalar = Compute::new(1, Isa::Scalar).unwrap();
+    let mut beyond = mild_limit(1.0);
+    beyond[200] += 1.0;
+    // The last token is one step beyond what is mild, those before it are not.
+    let tokens = [mild_limit(1.0), mild_limit(-1.0), beyond].concat();
+    let mut acts = Activations::default();
+    let forms = Forms::default().with(Family::Super);
+    scalar.quantise(&Copied { values: &tokens }, 3, 256, forms, &mut acts).unwrap();
+    assert_eq!(acts.supers.iter().map(|acts| acts.is_mild).collect::<Vec<_>>(), [true, true, false]);
+    for (acts, values) in acts.supers.iter().zip(tokens.chunks(256)) {
+        assert!(acts.q.iter().zip(values).all(|(&q, &x)| f32::from(q) == x));
+    }
+    for kind in [GgmlType::Q2_K, GgmlType::Q3_K, GgmlType::Q4_K, GgmlType::Q5_K, GgmlType::Q6_K] {
+        for byte in [0, 0xff] {
+            // The least and the greatest weights there are, with any scales.
+            let mut bytes = random_rows(&mut random, kind, 33, 256);
+            for block in bytes.chunks_exact_mut(kind.type_size()) {
+                let values = match kind {
+                    GgmlType::Q2_K => 16..80,
+                    GgmlType::Q3_K => 0..96,
+                    GgmlType::Q6_K => 0..192,
+                    _ => 16..kind.type_size(),
+                };
+                block[values].fill(byte);
+            }
+            for count in 1..=20 {
+                for values in [tokens[..512].repeat(count), tokens.repeat(count)] {
+                    let values = &values[values.len() - count * 256..];
+                    let [tiles, _] = matrices(&scalar, kind, 33, 256, &bytes);
+                    let wanted = multiply(&scalar, &tiles, values, count);
+                    for tier in Tier::all() {
+                        let compute = with(1, tier);
+                        for matrix in matrices(&compute, kind, 33, 256, &bytes) {
+                            let found = multiply(&compute, &matrix, values, count);
+                            assert_eq!(wanted, found, "{kind} of {byte:#x}, {count} tokens on {tier:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -105,13 +105,12 @@ impl Simd for Avx512 {
     const WIDE_SUMS: usize = 24;
     const WIDE_LIMIT: usize = usize::MAX;
 
-    /// One instruction then multiplies and adds.
-    const CENTRED: bool = true;
+    /// One instruction then multiplies and adds, where `vpmulld` alone is two.
+    const SHORT: bool = true;
 
-    /// As many as keep sums of centred weights in i16: 4 products per call, each at most half of the weights' range times 127.
     #[inline(always)]
-    fn dot_limit(bits: usize) -> usize {
-        1 << (7 - bits)
+    fn dot_limit(_: usize) -> usize {
+        usize::MAX
     }
 
     #[inline(always)]
@@ -321,16 +320,17 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn scale(self, scale: __m512i) -> __m512i {
-        // Zero above it, so that the upper half of a sum, which is its sign, does not count.
+        // Zero above it, so that the upper half of a short sum does not count.
         safe!(_mm512_and_si512(scale, _mm512_set1_epi32(0xffff)))
     }
     #[inline(always)]
     fn drain(self, total: __m512i, acc: __m512i, scale: __m512i) -> __m512i {
-        self.dot_pairs(total, acc, scale)
+        let scale = safe!(_mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(scale)));
+        self.add_i(total, self.mul_i(acc, scale))
     }
     #[inline(always)]
-    fn drain_whole(self, total: __m512i, acc: __m512i, scale: __m512i) -> __m512i {
-        self.add_i(total, self.mul_i(acc, scale))
+    fn drain_short(self, total: __m512i, acc: __m512i, scale: __m512i) -> __m512i {
+        self.dot_pairs(total, acc, scale)
     }
     #[inline(always)]
     fn dot_sum(self, acc: __m512i) -> __m512i {
@@ -346,7 +346,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn wide_drain(self, total: __m512i, acc: __m512i, scale: __m512i) -> __m512i {
-        self.drain_whole(total, acc, safe!(_mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(scale))))
+        self.drain(total, acc, scale)
     }
     #[inline(always)]
     fn wide_sum(self, acc: __m512i) -> __m512i {

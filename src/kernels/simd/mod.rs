@@ -51,9 +51,8 @@ pub(crate) trait Simd: Copy {
     /// Calls of [`Simd::wide_dot`] that may be summed before [`Simd::wide_sum`] or [`Simd::wide_drain`]: at least 8.
     const WIDE_LIMIT: usize;
 
-    /// Whether [`Simd::drain`] wants sums that fit into i16. So those of weights that use their range begin at what takes its
-    /// middle from every weight.
-    const CENTRED: bool = false;
+    /// Whether [`Simd::drain_short`] is quicker than [`Simd::drain`].
+    const SHORT: bool = false;
 
     /// Calls of [`Simd::dot`] with weights of `bits` bits (4, 5 or 6) that may be summed before [`Simd::drain`].
     fn dot_limit(bits: usize) -> usize;
@@ -196,7 +195,7 @@ pub(crate) trait Simd: Copy {
     unsafe fn splat4(self, from: *const i8) -> Self::A;
     /// No sum yet.
     fn dot_zero(self) -> Self::Dot;
-    /// A sum that begins at `x`, where sums are [centred](Simd::CENTRED), and else no sum yet.
+    /// A sum that begins at `x`, where sums may be [short](Simd::SHORT), and else no sum yet.
     #[inline(always)]
     fn dot_from(self, _x: i32) -> Self::Dot {
         self.dot_zero()
@@ -205,11 +204,11 @@ pub(crate) trait Simd: Copy {
     fn dot(self, acc: Self::Dot, w: Self::B, a: Self::A) -> Self::Dot;
     /// What [`Simd::drain`] and [`Simd::wide_drain`] want of a scale that fits into i16.
     fn scale(self, scale: Self::I) -> Self::I;
-    /// `total + acc * scale`. See [`Simd::CENTRED`].
+    /// `total + acc * scale`.
     fn drain(self, total: Self::I, acc: Self::Dot, scale: Self::I) -> Self::I;
-    /// The same for sums that are not centred, with a scale that is not below zero.
+    /// The same for sums that fit into i16; what else is in them does not count.
     #[inline(always)]
-    fn drain_whole(self, total: Self::I, acc: Self::Dot, scale: Self::I) -> Self::I {
+    fn drain_short(self, total: Self::I, acc: Self::Dot, scale: Self::I) -> Self::I {
         self.drain(total, acc, scale)
     }
     /// The sums as they are.

@@ -125,14 +125,14 @@ impl Op for Everything<'_> {
                 // As many as scalar code adds in any tier: the sums of two calls are the least common limit.
                 let two = s.dot(s.dot(s.dot_zero(), w, acts), w, acts);
                 int(s.dot_sum(two));
-                // Centred where the tier wants that, with what it lacks then put back.
+                int(s.drain(k, two, s.scale(scales)));
+                // Short where the tier gains by that, with what it lacks then put back, and noise above it.
                 let lack = (1 << (bits - 1)) * 2 * x.acts.iter().map(|&act| i32::from(act)).sum::<i32>();
-                let centred = s.dot(s.dot(s.dot_from(-lack), w, acts), w, acts);
-                let drained = s.drain(k, centred, s.scale(scales));
-                let lack = s.mul_i(scales, s.splat_i(if S::CENTRED { lack } else { 0 }));
+                let noise = 0x5a5a_i32 << 16;
+                let short = s.dot(s.dot(s.dot_from(noise.wrapping_sub(lack)), w, acts), w, acts);
+                let drained = s.drain_short(k, short, s.scale(scales));
+                let lack = s.mul_i(scales, s.splat_i(if S::SHORT { lack } else { 0 }));
                 int(s.add_i(drained, lack));
-                let scale = s.load_u8(x.bytes[1].as_ptr());
-                int(s.drain_whole(k, two, s.scale(scale)));
                 let eight = (0..8 / S::dot_limit(bits).min(8))
                     .fold(s.splat_i(0), |sum, _| s.add_i(sum, s.dot_sum(acc)));
                 int(eight);
