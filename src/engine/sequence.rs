@@ -326,8 +326,7 @@ impl Sequence {
         let left = self.params.max_tokens.map_or(usize::MAX, |most| most - (self.text.len() - self.prompt));
         let end = self.limits.original_context.filter(|&border| last < border);
         let room = end.unwrap_or(self.limits.context_length).saturating_sub(self.text.len());
-        let guess = guesser.guess(&self.text, most.min(left.saturating_sub(1)).min(room));
-        self.text[guess].to_vec()
+        guesser.guess(&self.text, most.min(left.saturating_sub(1)).min(room))
     }
 
     /// Tokens to read again in the same pass, at most `limit`: the sequence will need them with other factors.
