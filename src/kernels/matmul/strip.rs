@@ -89,15 +89,30 @@ impl Home {
     }
 }
 
-/// Runs `$call` for pieces of `$count` tokens, `$t` at a time, the greatest first; `$at` is the first of a piece.
+/// Runs `$call` for pieces of `$count` tokens, about as many in each, as one alone costs as much as three at once; `$at` is the first
+/// of a piece, and `T` how many it has: `$most` or one of `$t`, which go down to 2, or 1.
 macro_rules! pieces {
-    ($count:expr, $at:ident, [$($t:literal),+], $call:expr) => {{
-        let mut $at = 0;
-        $(while $count - $at >= $t {
-            const T: usize = $t;
-            $call;
-            $at += T;
-        })+
+    ($count:expr, $at:ident, [$most:literal $(, $t:literal)*], $call:expr) => {{
+        let (count, mut $at) = ($count, 0);
+        for left in (1..=count.div_ceil($most)).rev() {
+            match (count - $at).div_ceil(left) {
+                $most => {
+                    const T: usize = $most;
+                    $call;
+                    $at += T;
+                }
+                $($t => {
+                    const T: usize = $t;
+                    $call;
+                    $at += T;
+                })*
+                _ => {
+                    const T: usize = 1;
+                    $call;
+                    $at += T;
+                }
+            }
+        }
     }};
 }
 
@@ -320,11 +335,11 @@ impl Strip<'_> {
                     };
                 }
                 if !is_wide::<S>() {
-                    pieces!(tokens, at, [2, 1], direct!(at));
+                    pieces!(tokens, at, [2], direct!(at));
                 } else if F::VECTORS > 2 {
-                    pieces!(tokens, at, [5, 4, 3, 2, 1], direct!(at));
+                    pieces!(tokens, at, [5, 4, 3, 2], direct!(at));
                 } else {
-                    pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2, 1], direct!(at));
+                    pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2], direct!(at));
                 }
             }
         }
@@ -356,7 +371,7 @@ impl Strip<'_> {
                 let next = |at| acts.wrapping_add(if at < tokens { at } else { self.acts.rows });
                 let results = self.results.as_mut_ptr();
                 if is_wide::<S>() {
-                    pieces!(tokens, at, [6, 5, 4, 3, 2, 1], {
+                    pieces!(tokens, at, [6, 5, 4, 3, 2], {
                         if index + 1 == tiles {
                             self.home.ask(s, at..at + T);
                         }
@@ -373,7 +388,7 @@ impl Strip<'_> {
                 } else {
                     for (group, panel) in panels.as_chunks::<1>().0.iter().enumerate().take(groups) {
                         let results = results.add(group * LANES);
-                        pieces!(tokens, at, [3, 2, 1], {
+                        pieces!(tokens, at, [3, 2], {
                             super_kernel::panels::<S, K, 1, T>(
                                 s,
                                 panel,
@@ -418,9 +433,9 @@ impl Strip<'_> {
                     };
                 }
                 if !is_wide::<S>() {
-                    pieces!(tokens, at, [2, 1], direct!(at));
+                    pieces!(tokens, at, [2], direct!(at));
                 } else {
-                    pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2, 1], direct!(at));
+                    pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2], direct!(at));
                 }
             }
         }
@@ -455,7 +470,7 @@ impl Strip<'_> {
                 let acts = self.acts.blocks.as_ptr().add(index * stride + self.tokens.start);
                 let results = self.results.as_mut_ptr();
                 if is_wide::<S>() {
-                    pieces!(tokens, at, [6, 5, 4, 3, 2, 1], {
+                    pieces!(tokens, at, [6, 5, 4, 3, 2], {
                         if index + count == tiles {
                             self.home.ask(s, at..at + T);
                         }
@@ -473,7 +488,7 @@ impl Strip<'_> {
                 } else {
                     for (group, panels) in panels.as_chunks::<1>().0.iter().enumerate().take(groups) {
                         let results = results.add(group * LANES);
-                        pieces!(tokens, at, [3, 2, 1], {
+                        pieces!(tokens, at, [3, 2], {
                             block_kernel::panels::<S, K, 1, T, BLOCK_PANELS>(
                                 s,
                                 panels,
@@ -522,10 +537,10 @@ impl Strip<'_> {
                     };
                 }
                 if is_wide::<S>() && groups == GROUPS {
-                    pieces!(tokens, at, [6, 5, 4, 3, 2, 1], tiles!(2, 0, at));
+                    pieces!(tokens, at, [6, 5, 4, 3, 2], tiles!(2, 0, at));
                 } else {
                     for group in 0..groups {
-                        pieces!(tokens, at, [4, 3, 2, 1], tiles!(1, group, at));
+                        pieces!(tokens, at, [4, 3, 2], tiles!(1, group, at));
                     }
                 }
             }
