@@ -15,10 +15,9 @@ use super::worker::Order;
 use crate::error::Result;
 use crate::model::{Batch, Factors, Forward, KV_BLOCK, LOGIT_ROWS, Limits, Run};
 
-/// Most tokens of a prompt in a pass for it alone, as whoever comes meanwhile waits for its end. More are no faster.
-const ALONE: usize = 192;
-/// The same for several sequences none of which writes yet: whoever is cancelled takes a pass of the others with it.
-const IN_COMPANY: usize = 96;
+/// Most tokens of prompts in a pass for several sequences none of which writes yet: whoever is cancelled takes a pass of the
+/// others with it, and one who comes waits for it.
+const IN_COMPANY: usize = 128;
 /// Tokens that a prompt must have in common with one that is being computed, beyond what it has, to wait for it.
 const WORTH_WAITING: usize = 32;
 /// Rows of a pass up to which guesses are checked: beyond, a row costs as much as it may gain.
@@ -351,13 +350,7 @@ impl Scheduler {
         let slots = self.slots.iter().enumerate().filter(|&(slot, _)| !behind[slot]);
         let readers = slots.filter_map(|(slot, sequence)| Some((slot, sequence.as_ref()?)));
         let mut readers: Vec<_> = readers.filter(|(_, sequence)| !sequence.writes()).collect();
-        let most = match self.slots.len() {
-            // Nobody could join.
-            1 => usize::MAX,
-            _ if company => IN_COMPANY,
-            _ => ALONE,
-        };
-        let most = most.min(self.limits.run_tokens);
+        let most = if company { IN_COMPANY } else { usize::MAX }.min(self.limits.run_tokens);
         let mut left = most as f64;
         if writers > 0 {
             left = self.pace.work(writers, readers.len(), left);

@@ -374,19 +374,3 @@ fn the_scripted_model_depends_on_every_token() {
         next_letter(&other) != next_letter(&text)
     }));
 }
-
-#[test]
-fn a_prompt_leaves_room_for_whoever_comes() {
-    let limits = Limits { run_tokens: 512, ..LIMITS };
-    let letters: Vec<u32> = (0..400).map(|at| at % LETTERS).collect();
-    let passes = |slots, visits: &[Visit]| {
-        let mut world = World::new(Limits { slots, ..limits }, false, false);
-        world.run(visits);
-        let passes = world.model.passes.iter();
-        passes.map(|runs| runs.iter().map(|run| run.tokens.len()).sum()).collect::<Vec<usize>>()
-    };
-    let visit = Visit::new(letters, 1);
-    assert_eq!(passes(4, std::slice::from_ref(&visit)), [192, 192, 16]);
-    assert_eq!(passes(4, &[visit.clone(), visit.clone()])[..8], [96; 8]);
-    assert_eq!(passes(1, &[visit]), [400], "nobody could come");
-}
