@@ -95,23 +95,22 @@ macro_rules! pieces {
     ($count:expr, $at:ident, [$most:literal $(, $t:literal)*], $call:expr) => {{
         let (count, mut $at) = ($count, 0);
         for left in (1..=count.div_ceil($most)).rev() {
-            match (count - $at).div_ceil(left) {
+            let piece = (count - $at).div_ceil(left);
+            match piece {
                 $most => {
                     const T: usize = $most;
                     $call;
-                    $at += T;
                 }
                 $($t => {
                     const T: usize = $t;
                     $call;
-                    $at += T;
                 })*
                 _ => {
                     const T: usize = 1;
                     $call;
-                    $at += T;
                 }
             }
+            $at += piece;
         }
     }};
 }
