@@ -17,7 +17,7 @@ use crate::model::{Batch, Factors, Forward, KV_BLOCK, LOGIT_ROWS, Limits, Run};
 
 /// Most tokens of prompts in a pass for several sequences none of which writes yet: whoever is cancelled takes a pass of the
 /// others with it, and one who comes waits for it.
-const IN_COMPANY: usize = 128;
+const IN_COMPANY: usize = 96;
 /// Tokens that a prompt must have in common with one that is being computed, beyond what it has, to wait for it.
 const WORTH_WAITING: usize = 32;
 /// Rows of a pass up to which guesses are checked: beyond, a row costs as much as it may gain.

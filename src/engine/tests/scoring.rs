@@ -208,5 +208,5 @@ fn a_pass_has_no_more_rows_than_there_is_memory_for() {
     scheduler.admit(&mut model);
     let batch = scheduler.next_batch(&mut model);
     let pieces: Vec<_> = batch.runs.iter().map(|run| (run.tokens.len(), run.logit_rows())).collect();
-    assert_eq!(pieces, [(LOGIT_ROWS, LOGIT_ROWS), (1, 1), (44, 0)]);
+    assert_eq!(pieces, [(LOGIT_ROWS, LOGIT_ROWS), (1, 1), (32, 0)]);
 }

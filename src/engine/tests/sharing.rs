@@ -374,3 +374,17 @@ fn the_scripted_model_depends_on_every_token() {
         next_letter(&other) != next_letter(&text)
     }));
 }
+
+#[test]
+fn a_prompt_in_company_leaves_room_for_whoever_comes() {
+    let letters: Vec<u32> = (0..400).map(|at| at % LETTERS).collect();
+    let passes = |visits: &[Visit]| {
+        let mut world = World::new(Limits { run_tokens: 192, ..LIMITS }, false, false);
+        world.run(visits);
+        let passes = world.model.passes.iter();
+        passes.map(|runs| runs.iter().map(|run| run.tokens.len()).sum()).collect::<Vec<usize>>()
+    };
+    let visit = Visit::new(letters, 1);
+    assert_eq!(passes(std::slice::from_ref(&visit)), [192, 192, 16]);
+    assert_eq!(passes(&[visit.clone(), visit])[..8], [96; 8]);
+}

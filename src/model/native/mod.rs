@@ -24,8 +24,9 @@ use crate::kernels::{Compute, CpuInfo, Isa, KV_BLOCK, KvShape, PREPARED, Spare, 
 use pass::Pass;
 use slot::Slot;
 
-/// Most tokens of a pass: a panel of weights is unpacked once for all of them, and more would gain nothing.
-const RUN_TOKENS: usize = 512;
+/// Most tokens of a pass: a panel of weights is unpacked once for all of them, and whoever comes meanwhile waits for its end.
+/// More are no faster.
+const RUN_TOKENS: usize = 192;
 
 /// The part of the memory planned for keys and values that stays with the model when no sequence uses it: one block of so many,
 /// and one for each slot at least.

@@ -334,8 +334,8 @@ mod tests {
             let needs = Needs { context_length, slots, ..NEEDS };
             kv_bytes(plan, &needs) / kv_bytes(plan, &Needs { context_length: 1, ..NEEDS }) * 64
         };
-        // A window of 2047 and a run of 512 touch 41 blocks at most.
-        assert_eq!([1, 2, 9].map(|slots| tokens(&plan, 10_000, slots)), [41 * 64, 82 * 64, 157 * 64]);
+        // A window of 2047 and a run of 192 touch 36 blocks at most.
+        assert_eq!([1, 2, 9].map(|slots| tokens(&plan, 10_000, slots)), [36 * 64, 72 * 64, 157 * 64]);
         let scaling = RopeScaling::LongRope { original_context: 4096, attention_factor: None };
         let long = ModelPlan {
             sliding_window: None,
@@ -344,7 +344,7 @@ mod tests {
         };
         assert_eq!([4096, 4097, 10_000].map(|context| tokens(&long, context, 1)), [4096, 8192, 157 * 64]);
         let both = ModelPlan { sliding_window: plan.sliding_window, ..long };
-        assert_eq!([4096, 4097].map(|context| tokens(&both, context, 1)), [41 * 64, 82 * 64]);
+        assert_eq!([4096, 4097].map(|context| tokens(&both, context, 1)), [36 * 64, 72 * 64]);
     }
 
     #[test]
