@@ -1,6 +1,6 @@
 //! Keys and values of a text in a file of their own, so that a conversation goes on another day where it stopped.
 //!
-//! The file (numbers little-endian): the magic `PHICANKV`; a `u32` version, 1; the SHA-256 of what the keys and values depend on,
+//! The file (numbers little-endian): the magic `PHICANKV`; a `u32` version, 2; the SHA-256 of what the keys and values depend on,
 //! which is the model's files and how they are read; a `u32` of the rope factors, 0 short and 1 long; a `u64` count of tokens; a
 //! `u64` of bytes in a block; the tokens, each a `u32`; the blocks, one for each 64 tokens; the SHA-256 of all before it.
 
@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Factors, KV_BLOCK, KvBlock};
 
 const MAGIC: &[u8; 8] = b"PHICANKV";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Most tokens of a file: more than any context.
 const MOST_TOKENS: u64 = 1 << 24;
 /// Most bytes of a block: of a model of 200 layers with 128 heads of 512 elements.

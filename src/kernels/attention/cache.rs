@@ -10,6 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Positions of a block: block `b` holds positions `64 b` to `64 b + 63`, whatever the sequence.
 pub(crate) const BLOCK: usize = 64;
+/// Positions whose keys in f16 lie side by side, element by element: as many as a cache line holds (of 8-bit ones, with four
+/// elements each, 16). So all lines that a position writes to are one run of memory.
+pub(super) const BESIDE: usize = 32;
 /// Largest head: what the tiles' scratch is planned for.
 const MAX_HEAD: usize = 512;
 
@@ -29,8 +32,8 @@ pub(crate) struct KvShape {
 /// Where the parts of one head of one layer of a block are: byte offsets, multiples of 64. What is beyond `head_dim` is zero;
 /// the rest, until it is written, is zero or what another sequence of the model left there.
 ///
-/// F16: keys are `[head_dim][64 positions]`, values `[64 positions][width]`, f16.
-/// Q8: keys are `[quads][64 positions][4 elements]`, bytes `q + 128`; values `[64 positions][width]`, i8; both have
+/// F16: keys are `[2][head_dim][32 positions]`, values `[64 positions][width]`, f16.
+/// Q8: keys are `[4][quads][16 positions][4 elements]`, bytes `q + 128`; values `[64 positions][width]`, i8; both have
 /// 64 scales, f32.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {

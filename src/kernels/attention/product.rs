@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use super::super::simd::{LANES, Op, Simd};
-use super::cache::BLOCK;
+use super::cache::{BESIDE, BLOCK};
 
 /// Groups of 16 positions in a block.
 pub(super) const GROUPS: usize = BLOCK / LANES;
@@ -63,7 +63,7 @@ pub(super) struct Scores<'a, E, const R: usize> {
     /// `R` rows of `dim`.
     pub(super) queries: &'a [f32],
     pub(super) dim: usize,
-    /// `[dim][64 positions]`.
+    /// `[2][dim][32 positions]`.
     pub(super) keys: &'a [E],
     /// Which groups are wanted.
     pub(super) groups: Range<usize>,
@@ -86,43 +86,46 @@ impl<E: Element, const R: usize> Op for Scores<'_, E, R> {
             let left = self.groups.end - group;
             // SAFETY: queries, keys of the groups and places for the scores are in the slices, whose lengths were checked.
             unsafe {
-                let q = self.queries.as_ptr();
-                let k = self.keys.as_ptr().add(group * LANES);
-                let ahead = self.ahead.wrapping_add(group * LANES);
+                let (q, k) = (self.queries.as_ptr(), self.keys.as_ptr());
                 let out = self.out.as_mut_ptr().add(group * LANES);
                 group += if left >= 4 && R * 4 <= S::SUMS.max(4) {
-                    scores::<S, E, R, 4>(s, q, dim, k, out, ahead)
+                    scores::<S, E, R, 4>(s, q, dim, k, group, out, self.ahead)
                 } else if left >= 3 && R * 3 <= S::SUMS {
-                    scores::<S, E, R, 3>(s, q, dim, k, out, ahead)
+                    scores::<S, E, R, 3>(s, q, dim, k, group, out, self.ahead)
                 } else if left >= 2 && R * 2 <= S::SUMS {
-                    scores::<S, E, R, 2>(s, q, dim, k, out, ahead)
+                    scores::<S, E, R, 2>(s, q, dim, k, group, out, self.ahead)
                 } else {
-                    scores::<S, E, R, 1>(s, q, dim, k, out, ahead)
+                    scores::<S, E, R, 1>(s, q, dim, k, group, out, self.ahead)
                 };
             }
         }
     }
 }
 
-/// Scores of `R` queries with `G` groups of positions; gives `G`.
+/// Scores of `R` queries with the `G` groups of positions from `first` on; gives `G`.
 ///
 /// # Safety
-/// `R * dim` numbers can be read at `q`, 16 `G` of every 64 of `dim` rows at `k`, and at `out` can be written 16 `G` of every 64 of `R` rows.
+/// `R * dim` numbers can be read at `q`, those of the groups at `k`, and at `out` can be written 16 `G` of every 64 of `R` rows.
 #[inline(always)]
 unsafe fn scores<S: Simd, E: Element, const R: usize, const G: usize>(
     s: S,
     q: *const f32,
     dim: usize,
     k: *const E,
+    first: usize,
     out: *mut f32,
     ahead: *const E,
 ) -> usize {
+    let start = std::array::from_fn::<_, G, _>(|g| {
+        let place = (first + g) * LANES;
+        place / BESIDE * dim * BESIDE + place % BESIDE
+    });
     let mut sums = [[s.splat(0.0); G]; R];
     let mut at = 0;
     while at < dim {
         let mut keys = [s.splat(0.0); G];
         for g in 0..G {
-            let offset = at * BLOCK + g * LANES;
+            let offset = start[g] + at * BESIDE;
             // SAFETY: `at < dim`, so the caller's promise covers it.
             keys[g] = unsafe { E::read(s, k.add(offset)) };
             // A line holds two groups of half precision.

@@ -65,7 +65,7 @@ pub(super) struct WideScores<'a, const R: usize> {
     pub(super) scales: &'a [f32],
     /// For each row the sum of its elements.
     pub(super) sums: &'a [i32],
-    /// `[quads][64 positions][4 elements]`, with [`BIAS`].
+    /// `[4][quads][16 positions][4 elements]`, with [`BIAS`].
     pub(super) keys: &'a [u8],
     pub(super) quads: usize,
     /// 64 scales.
@@ -131,7 +131,7 @@ impl<const R: usize> WideScores<'_, R> {
             while at < end {
                 let mut keys = [s.splat_b(0); G];
                 for g in 0..G {
-                    let offset = (at * GROUPS + group + g) * BYTES;
+                    let offset = ((group + g) * self.quads + at) * BYTES;
                     // SAFETY: it is one of the block's groups.
                     keys[g] = unsafe { s.load_b(self.keys.as_ptr().add(offset)) };
                     s.prefetch_far(self.ahead.wrapping_add(offset));

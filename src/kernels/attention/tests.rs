@@ -355,11 +355,12 @@ fn kept(cache: &KvCache, at: usize, head: usize, element: usize) -> (f64, f64) {
     let float = |at: usize| f64::from(f32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()));
     let half = |at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f64();
     match shape.dtype {
-        KvDtype::F16 => {
-            (half((element * BLOCK + place) * 2), half(layout.values + (place * layout.width + element) * 2))
-        }
+        KvDtype::F16 => (
+            half(((place / 32 * shape.head_dim + element) * 32 + place % 32) * 2),
+            half(layout.values + (place * layout.width + element) * 2),
+        ),
         KvDtype::Q8 => {
-            let key = bytes[(element / 4 * BLOCK + place) * 4 + element % 4];
+            let key = bytes[((place / 16 * layout.quads + element / 4) * 16 + place % 16) * 4 + element % 4];
             let value = bytes[layout.values + place * layout.width + element].cast_signed();
             let scales = [layout.key_scales, layout.value_scales].map(|start| float(start + place * 4));
             ((f64::from(key) - 128.0) * scales[0], f64::from(value) * scales[1])
