@@ -151,8 +151,8 @@ def test_memory_is_planned_for_what_windows_hold(tmp_path: Path) -> None:
     path = tmp_path / "window.gguf"
     tiny(window=WINDOW, context=2**17).write(path)
     block = Generator.estimate(path, context_length=1).kv_bytes
-    # 16 sequences with the window and a run of 512 tokens, in whole blocks, wherever they begin in one.
-    assert Generator.estimate(path, context_length=2**17).kv_bytes == 16 * (10 + 1) * block
+    # 16 sequences with the window and a run of 192 tokens, in whole blocks, wherever they begin in one.
+    assert Generator.estimate(path, context_length=2**17).kv_bytes == 16 * (5 + 1) * block
     assert Generator.estimate(path, context_length=4096).kv_bytes == 64 * block
     assert Generator.estimate(path, context_length=2**17, sliding_window=None).kv_bytes == 2048 * block
 
