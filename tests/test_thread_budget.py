@@ -19,7 +19,8 @@ def threads():
     return sum(1 for task in Path("/proc/self/task").iterdir()
                if (task / "comm").read_text().startswith("phicandle-"))
 
-# A thread takes its name when it first runs, which on a busy machine may be after the call that started it.
+# A thread takes its name when it first runs, which on a busy machine may be after the call that started it, and one
+# that has been joined may be listed for a moment more.
 def settled(count):
     deadline = time.monotonic() + 30
     while threads() != count and time.monotonic() < deadline:
