@@ -8,7 +8,7 @@
 use super::super::rope::{Rotation, turn};
 use super::super::simd::{LANES, Op, Simd, load_some};
 use super::super::{ALIGNMENT, Scratch, view_mut};
-use super::cache::{BESIDE, BLOCK, KvShape, Layout};
+use super::cache::{BESIDE, BESIDE_Q8, KvShape, Layout};
 use super::dtype::KvDtype;
 use super::quantised::{BIAS, round};
 use super::{Heads, Rows};
@@ -49,7 +49,7 @@ impl Op for Append<'_> {
     fn run<S: Simd>(self, s: S) {
         let layout = self.shape.layout();
         let dim = self.heads.head_dim;
-        ask(s, self.shape.dtype, &layout, self.piece.place, self.to);
+        ask(s, &self.to[layout.beside(self.piece.place).0]);
         let [key, value, rounded] = self.scratch.split(scratch(&layout));
         let (key, value) = (view_mut::<f32>(key), view_mut::<f32>(value));
         key[dim..].fill(0.0);
@@ -74,15 +74,10 @@ impl Op for Append<'_> {
 
 /// Asks for the lines that a position's key goes to. They lie in no cache, and a processor waits for one or two stores at a time.
 #[inline(always)]
-fn ask<S: Simd>(s: S, dtype: KvDtype, layout: &Layout, place: usize, to: &[u8]) {
-    let beside = match dtype {
-        KvDtype::F16 => BESIDE,
-        KvDtype::Q8 => LANES,
-    };
-    let bytes = layout.key_scales / (BLOCK / beside);
+fn ask<S: Simd>(s: S, keys: &[u8]) {
     let mut at = 0;
-    while at < bytes {
-        s.prefetch(to.as_ptr().wrapping_add(place / beside * bytes + at));
+    while at < keys.len() {
+        s.prefetch(keys[at..].as_ptr());
         at += ALIGNMENT;
     }
 }
@@ -108,10 +103,11 @@ fn halves<S: Simd>(
     let (keys, values) = to.split_at_mut(layout.values);
     let rounded = view_mut::<u16>(rounded);
     half_row(s, key, rounded);
-    let keys = &mut view_mut::<u16>(keys)[place / BESIDE * dim * BESIDE..][..dim * BESIDE];
+    let (beside, lane) = layout.beside(place);
+    let keys = &mut view_mut::<u16>(&mut keys[beside])[..dim * BESIDE];
     let mut at = 0;
     while at < dim {
-        keys[at * BESIDE + place % BESIDE] = rounded[at];
+        keys[at * BESIDE + lane] = rounded[at];
         at += 1;
     }
     half_row(s, value, &mut view_mut::<u16>(values)[place * layout.width..][..layout.width]);
@@ -145,9 +141,11 @@ fn bytes<S: Simd>(
     let (values, value_scales) = values.split_at_mut(layout.value_scales - layout.values);
     let rounded = &mut view_mut::<i8>(rounded)[..layout.width];
     (view_mut::<f32>(key_scales)[place], _) = round(s, key, rounded);
+    let (beside, lane) = layout.beside(place);
+    let keys = &mut keys[beside];
     let mut quad = 0;
     while quad < layout.quads {
-        let to = &mut keys[((place / LANES * layout.quads + quad) * LANES + place % LANES) * 4..][..4];
+        let to = &mut keys[(quad * BESIDE_Q8 + lane) * 4..][..4];
         let mut i = 0;
         while i < 4 {
             to[i] = rounded[4 * quad + i].cast_unsigned().wrapping_add(BIAS);
@@ -158,5 +156,3 @@ fn bytes<S: Simd>(
     let values = &mut view_mut::<i8>(values)[place * layout.width..][..layout.width];
     (view_mut::<f32>(value_scales)[place], _) = round(s, value, values);
 }
-
-const _: () = assert!(BLOCK.is_multiple_of(BESIDE) && BESIDE.is_multiple_of(LANES));

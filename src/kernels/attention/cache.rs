@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::super::simd::LANES;
 use super::super::{ALIGNMENT, Arena, Factors};
 use super::dtype::KvDtype;
 use super::spare::Spare;
@@ -10,9 +11,11 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Positions of a block: block `b` holds positions `64 b` to `64 b + 63`, whatever the sequence.
 pub(crate) const BLOCK: usize = 64;
-/// Positions whose keys in f16 lie side by side, element by element: as many as a cache line holds (of 8-bit ones, with four
-/// elements each, 16). So all lines that a position writes to are one run of memory.
-pub(super) const BESIDE: usize = 32;
+/// Positions whose keys in f16 lie side by side, element by element: as many as a cache line holds. So all lines that a position
+/// writes to are one run of memory.
+pub(super) const BESIDE: usize = ALIGNMENT / 2;
+/// The same of keys in 8 bits, four elements by four elements.
+pub(super) const BESIDE_Q8: usize = ALIGNMENT / 4;
 /// Largest head: what the tiles' scratch is planned for.
 const MAX_HEAD: usize = 512;
 
@@ -41,6 +44,8 @@ pub(super) struct Layout {
     pub(super) width: usize,
     /// Groups of four elements of a key; elements beyond `head_dim` count as zero.
     pub(super) quads: usize,
+    /// Positions whose keys lie side by side.
+    beside: usize,
     pub(super) key_scales: usize,
     pub(super) values: usize,
     pub(super) value_scales: usize,
@@ -75,13 +80,14 @@ impl KvShape {
         let width = self.head_dim.next_multiple_of(16);
         let quads = self.head_dim.div_ceil(4);
         let scales = BLOCK * size_of::<f32>();
-        let (keys, scales, values) = match self.dtype {
-            KvDtype::F16 => (BLOCK * self.head_dim * 2, 0, BLOCK * width * 2),
-            KvDtype::Q8 => (BLOCK * quads * 4, scales, BLOCK * width),
+        let (beside, keys, scales, values) = match self.dtype {
+            KvDtype::F16 => (BESIDE, BLOCK * self.head_dim * 2, 0, BLOCK * width * 2),
+            KvDtype::Q8 => (BESIDE_Q8, BLOCK * quads * 4, scales, BLOCK * width),
         };
         Layout {
             width,
             quads,
+            beside,
             key_scales: keys,
             values: keys + scales,
             value_scales: keys + scales + values,
@@ -104,6 +110,16 @@ impl KvShape {
         let bytes = self.layout().bytes;
         let start = (layer * self.kv_heads + head) * bytes;
         start..start + bytes
+    }
+}
+
+impl Layout {
+    /// The bytes of all keys that lie beside that of the position at `place` of a block, and its own place among them.
+    #[inline]
+    pub(super) fn beside(&self, place: usize) -> (Range<usize>, usize) {
+        let bytes = self.key_scales / (BLOCK / self.beside);
+        let start = place / self.beside * bytes;
+        (start..start + bytes, place % self.beside)
     }
 }
 
@@ -320,6 +336,9 @@ impl KvCache {
 
 // Heads begin at cache lines.
 const _: () = assert!((BLOCK * 2).is_multiple_of(ALIGNMENT) && (BLOCK * 4).is_multiple_of(ALIGNMENT));
+
+// Vectors of positions are whole.
+const _: () = assert!(BLOCK.is_multiple_of(BESIDE) && BESIDE.is_multiple_of(LANES) && BESIDE_Q8 == LANES);
 
 #[cfg(test)]
 mod tests {
