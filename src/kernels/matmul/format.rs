@@ -215,11 +215,14 @@ pub(super) trait SuperFormat: SuperKind {
     unsafe fn scales<S: Simd>(s: S, tile: *const u8, scales: &mut Scales);
 }
 
-/// Q4_K: 32 chunks of nibbles (sub-block pair, then step), then the scales, `d`, `dmin`.
+/// Q4_K: the scales, `d`, `dmin`, then 32 chunks of nibbles (sub-block pair, then step).
+///
+/// Kernels begin with the scales, so these come first in every tile of a K-quant: read in any order but that of the addresses, a
+/// tile has its first lines too late.
 pub(super) struct Q4K;
-/// Q5_K: as Q4_K, with 8 chunks of fifth bits before the scales.
+/// Q5_K: as Q4_K, with 8 chunks of fifth bits before the nibbles.
 pub(super) struct Q5K;
-/// Q6_K: for each half and step, two chunks of low bits and one of high bits; then the scales, `d`, padding.
+/// Q6_K: the scales, `d`, padding, then for each half and step two chunks of low bits and one of high bits.
 pub(super) struct Q6K;
 
 impl SuperKind for Q4K {
@@ -243,7 +246,11 @@ impl SuperKind for Q6K {
 
 /// Bytes of the packed 6-bit scales and mins of Q4_K and Q5_K: low four bits of both, sub-block by sub-block, then the high
 /// two bits: sub-block `t`'s in bits 0 to 3, `t + 4`'s in bits 4 to 7, scale before min.
-pub(super) const SIX_BIT: usize = 8 * LANES + 4 * LANES;
+const SIX_BIT: usize = 8 * LANES + 4 * LANES;
+/// Bytes before the values of Q4_K and Q5_K: those, `d` and `dmin`.
+pub(super) const SIX_BIT_HEAD: usize = SIX_BIT + 4 * LANES;
+/// The same of Q6_K: 16 scales, `d` and padding.
+pub(super) const Q6_K_HEAD: usize = 16 * LANES + CHUNK;
 
 /// Reads the scales of Q4_K and Q5_K, with `d` and `dmin` behind them.
 #[inline(always)]
@@ -281,7 +288,7 @@ unsafe fn six_bit_scales<S: Simd, K: SuperKind>(s: S, from: *const u8, scales: &
 }
 
 impl SuperFormat for Q4K {
-    const TILE: usize = 32 * CHUNK + SIX_BIT + 4 * LANES;
+    const TILE: usize = SIX_BIT_HEAD + 32 * CHUNK;
     const VECTORS: usize = 2;
 
     #[inline(always)]
@@ -291,20 +298,20 @@ impl SuperFormat for Q4K {
     #[inline(always)]
     unsafe fn weights<S: Simd, const GROUP: usize>(s: S, tile: *const u8, step: usize) -> [S::B; 4] {
         // SAFETY: the chunk is within the tile.
-        let nibbles = unsafe { s.load_b(tile.add((8 * GROUP + step) * CHUNK)) };
+        let nibbles = unsafe { s.load_b(tile.add(SIX_BIT_HEAD + (8 * GROUP + step) * CHUNK)) };
         let mask = s.splat_b(0x0f);
         let (low, high) = (s.and_b(nibbles, mask), s.shr_b::<4>(nibbles, mask));
         [low, high, low, high]
     }
     #[inline(always)]
     unsafe fn scales<S: Simd>(s: S, tile: *const u8, scales: &mut Scales) {
-        // SAFETY: the scales end with the tile.
-        unsafe { six_bit_scales::<S, Self>(s, tile.add(32 * CHUNK), scales) }
+        // SAFETY: the tile begins with them.
+        unsafe { six_bit_scales::<S, Self>(s, tile, scales) }
     }
 }
 
 impl SuperFormat for Q5K {
-    const TILE: usize = 40 * CHUNK + SIX_BIT + 4 * LANES;
+    const TILE: usize = SIX_BIT_HEAD + 40 * CHUNK;
     const VECTORS: usize = 2;
 
     #[inline(always)]
@@ -315,7 +322,8 @@ impl SuperFormat for Q5K {
     unsafe fn weights<S: Simd, const GROUP: usize>(s: S, tile: *const u8, step: usize) -> [S::B; 4] {
         // SAFETY: both chunks are within the tile.
         let (nibbles, fifth) = unsafe {
-            (s.load_b(tile.add((8 * GROUP + step) * CHUNK)), s.load_b(tile.add((32 + step) * CHUNK)))
+            let fifth = tile.add(SIX_BIT_HEAD);
+            (s.load_b(fifth.add((8 + 8 * GROUP + step) * CHUNK)), s.load_b(fifth.add(step * CHUNK)))
         };
         let (mask, bit) = (s.splat_b(0x0f), s.splat_b(0x10));
         let (low, high) = (s.and_b(nibbles, mask), s.shr_b::<4>(nibbles, mask));
@@ -331,13 +339,13 @@ impl SuperFormat for Q5K {
     }
     #[inline(always)]
     unsafe fn scales<S: Simd>(s: S, tile: *const u8, scales: &mut Scales) {
-        // SAFETY: the scales end with the tile.
-        unsafe { six_bit_scales::<S, Self>(s, tile.add(40 * CHUNK), scales) }
+        // SAFETY: the tile begins with them.
+        unsafe { six_bit_scales::<S, Self>(s, tile, scales) }
     }
 }
 
 impl SuperFormat for Q6K {
-    const TILE: usize = 48 * CHUNK + 16 * LANES + CHUNK;
+    const TILE: usize = Q6_K_HEAD + 48 * CHUNK;
     const VECTORS: usize = 4;
 
     #[inline(always)]
@@ -348,7 +356,7 @@ impl SuperFormat for Q6K {
     unsafe fn weights<S: Simd, const GROUP: usize>(s: S, tile: *const u8, step: usize) -> [S::B; 4] {
         // SAFETY: the three chunks are within the tile.
         let (a, b, top) = unsafe {
-            let at = tile.add(3 * (4 * GROUP + step) * CHUNK);
+            let at = tile.add(Q6_K_HEAD + 3 * (4 * GROUP + step) * CHUNK);
             (s.load_b(at), s.load_b(at.add(CHUNK)), s.load_b(at.add(2 * CHUNK)))
         };
         let (low, high) = (s.splat_b(0x0f), s.splat_b(0x30));
@@ -361,19 +369,18 @@ impl SuperFormat for Q6K {
     }
     #[inline(always)]
     unsafe fn scales<S: Simd>(s: S, tile: *const u8, scales: &mut Scales) {
-        // SAFETY: 256 bytes of scales and 32 of `d` are in the tile behind the 48 chunks.
+        // SAFETY: the tile begins with 256 bytes of scales and 32 of `d`.
         unsafe {
-            let from = tile.add(48 * CHUNK);
             let offset = s.splat_i(32);
             for pair in 0..8 {
-                let a = s.load_i8(from.add(2 * pair * LANES).cast());
-                let b = s.load_i8(from.add((2 * pair + 1) * LANES).cast());
+                let a = s.load_i8(tile.add(2 * pair * LANES).cast());
+                let b = s.load_i8(tile.add((2 * pair + 1) * LANES).cast());
                 s.store_i(s.scale(a), scales.sub[2 * pair].as_mut_ptr());
                 s.store_i(s.scale(b), scales.sub[2 * pair + 1].as_mut_ptr());
                 let mins = s.pair(s.mul_i(a, offset), s.mul_i(b, offset));
                 s.store_i(mins, scales.mins[pair].as_mut_ptr());
             }
-            s.store(s.load_f16(from.add(16 * LANES).cast()), scales.d.as_mut_ptr());
+            s.store(s.load_f16(tile.add(16 * LANES).cast()), scales.d.as_mut_ptr());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From the blocks of a file to tiles: the same bytes in another order.
 
-use super::format::{CHUNK, SIX_BIT, SPAN, SUPER, layout};
+use super::format::{CHUNK, Q6_K_HEAD, SIX_BIT_HEAD, SPAN, SUPER, layout};
 use crate::gguf::GgmlType;
 use crate::kernels::simd::LANES;
 
@@ -40,7 +40,7 @@ fn put_half(half: &[u8], r: usize, to: &mut [u8]) {
     to[2 * r..2 * r + 2].copy_from_slice(half);
 }
 
-/// `d`, `dmin` and 12 bytes of 6-bit scales, at the front of a block, to the end of a tile.
+/// `d`, `dmin` and 12 bytes of 6-bit scales, at the front of a block, to the front of a tile.
 #[inline(always)]
 fn six_bit(block: &[u8], r: usize, to: &mut [u8]) {
     let packed = &block[4..16];
@@ -58,31 +58,32 @@ fn six_bit(block: &[u8], r: usize, to: &mut [u8]) {
 }
 
 fn q4_k(block: &[u8], r: usize, tile: &mut [u8]) {
-    let (values, scales) = tile.split_at_mut(32 * CHUNK);
+    let (head, values) = tile.split_at_mut(SIX_BIT_HEAD);
+    six_bit(block, r, head);
     spread(&block[16..144], r, values);
-    six_bit(block, r, &mut scales[..SIX_BIT + 4 * LANES]);
 }
 
 fn q5_k(block: &[u8], r: usize, tile: &mut [u8]) {
-    let (values, scales) = tile.split_at_mut(40 * CHUNK);
-    spread(&block[48..176], r, values);
-    spread(&block[16..48], r, &mut values[32 * CHUNK..]);
-    six_bit(block, r, &mut scales[..SIX_BIT + 4 * LANES]);
+    let (head, values) = tile.split_at_mut(SIX_BIT_HEAD);
+    six_bit(block, r, head);
+    spread(&block[16..48], r, values);
+    spread(&block[48..176], r, &mut values[8 * CHUNK..]);
 }
 
 fn q6_k(block: &[u8], r: usize, tile: &mut [u8]) {
+    let (head, values) = tile.split_at_mut(Q6_K_HEAD);
+    let (scales, d) = head.split_at_mut(SUPER);
+    for (sub, &scale) in block[192..208].iter().enumerate() {
+        scales[sub * LANES + r] = scale;
+    }
+    put_half(&block[208..210], r, d);
     let (low, high) = (block[..128].as_chunks::<4>().0, block[128..192].as_chunks::<4>().0);
-    for (i, chunks) in tile.as_chunks_mut::<{ 3 * CHUNK }>().0.iter_mut().take(16).enumerate() {
+    for (i, chunks) in values.as_chunks_mut::<{ 3 * CHUNK }>().0.iter_mut().enumerate() {
         let at = i / 8 * 16 + i % 8;
         chunks[4 * r..4 * r + 4].copy_from_slice(&low[at]);
         chunks[CHUNK + 4 * r..CHUNK + 4 * r + 4].copy_from_slice(&low[at + 8]);
         chunks[2 * CHUNK + 4 * r..2 * CHUNK + 4 * r + 4].copy_from_slice(&high[i]);
     }
-    let (scales, d) = tile[48 * CHUNK..].split_at_mut(SUPER);
-    for (sub, &scale) in block[192..208].iter().enumerate() {
-        scales[sub * LANES + r] = scale;
-    }
-    put_half(&block[208..210], r, d);
 }
 
 /// One or two blocks of 32 of `BYTES` bytes: `HEAD` bytes of scales, then values, each byte changed by `flip`.

@@ -35,11 +35,11 @@ impl SuperPanel {
 pub(super) unsafe fn unpack<S: Simd, F: SuperFormat>(s: S, tile: *const u8, panel: &mut SuperPanel) {
     // SAFETY: a whole tile.
     unsafe {
+        F::scales(s, tile, &mut panel.scales);
         unpack_group::<S, F, 0>(s, tile, panel);
         unpack_group::<S, F, 1>(s, tile, panel);
         unpack_group::<S, F, 2>(s, tile, panel);
         unpack_group::<S, F, 3>(s, tile, panel);
-        F::scales(s, tile, &mut panel.scales);
     }
 }
 
@@ -310,8 +310,11 @@ unsafe fn panels_with<S: Simd, K: SuperKind, const R: usize, const T: usize, con
     }
 }
 
-/// How far ahead of its tile a product asks for memory, in bytes.
-const AHEAD: usize = 8192;
+/// How far ahead of its tile a product of `tokens` tokens asks for memory, in bytes, and for which lines: every one, or every
+/// second one. One token is done so soon that the processor keeps up by itself when it is shown the way, and is held up by more.
+const fn ahead(tokens: usize) -> (usize, usize) {
+    if tokens == 1 { (4096, 2) } else { (8192, 1) }
+}
 
 /// Adds the scaled sums of a quarter of a tile.
 #[inline(always)]
@@ -356,9 +359,7 @@ unsafe fn step<
     acc: &mut [[<F::Bits<S> as Dots<S>>::Acc; M]; 4],
     total: &mut [S::I; M],
 ) {
-    if !is_lean(M) {
-        keep_order();
-    }
+    keep_order();
     let (all, steps) = (F::SUB / 4, steps::<S, F>());
     if STEP.is_multiple_of(steps) {
         for v in 0..F::VECTORS {
@@ -372,8 +373,11 @@ unsafe fn step<
     // to wait for them.
     let lines = F::TILE / CHUNK;
     let (first, end) = (GROUP * lines / 4, (GROUP + 1) * lines / 4);
+    let (ahead, every) = ahead(M);
     for line in first + STEP * (end - first) / all..first + (STEP + 1) * (end - first) / all {
-        s.prefetch_far(tile.wrapping_add(AHEAD + line * CHUNK));
+        if line.is_multiple_of(every) {
+            s.prefetch_far(tile.wrapping_add(ahead + line * CHUNK));
+        }
     }
     // SAFETY: the caller gives a whole tile and M blocks of activations.
     unsafe {
