@@ -31,10 +31,12 @@ const FLOAT_TILES: usize = 4;
 /// Most tokens that blocks of 32 are multiplied with straight from their tiles: for more, unpacking into panels pays.
 const FEW_BLOCK: usize = 16;
 
-/// The same of K-quants: as many as have their sums in registers.
+/// The same of K-quants: as many as have their sums in registers, or several times as many where it takes long to write panels.
 #[inline(always)]
-fn few_super<S: Simd, F: SuperFormat>() -> usize {
+fn few_super<S: Simd, F: SuperFormat>(s: S) -> usize {
     match (is_wide::<S>(), F::VECTORS > 2) {
+        (true, false) if s.in_halves() => 24,
+        (true, true) if s.in_halves() => 12,
         (true, false) => 8,
         (true, true) => 5,
         (false, _) => 4,
@@ -309,7 +311,7 @@ impl Strip<'_> {
     #[inline(always)]
     fn super_tiles<S: Simd, F: SuperFormat>(&mut self, s: S) {
         let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
-        if self.tokens.len() > few_super::<S, F>() {
+        if self.tokens.len() > few_super::<S, F>(s) {
             return self
                 .super_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
         }

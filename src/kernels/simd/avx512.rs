@@ -13,15 +13,17 @@ use super::{LANES, Op, Simd};
 
 /// Proof of AVX-512 F, BW, VL and VNNI, AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(());
+pub(super) struct Avx512 {
+    in_halves: bool,
+}
 
-/// Runs `op` with 512-bit vectors.
+/// Runs `op` with 512-bit vectors, on a CPU that takes them in halves or at once.
 ///
 /// # Safety
 /// The CPU has the features.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) unsafe fn run<O: Op>(op: O) -> O::Out {
-    op.run(Avx512(()))
+pub(super) unsafe fn run<O: Op>(op: O, in_halves: bool) -> O::Out {
+    op.run(Avx512 { in_halves })
 }
 
 /// Wraps one intrinsic, or a few, for which the value's existence is enough.
@@ -108,6 +110,10 @@ impl Simd for Avx512 {
     /// One instruction then multiplies and adds, where `vpmulld` alone is two.
     const SHORT: bool = true;
 
+    #[inline(always)]
+    fn in_halves(self) -> bool {
+        self.in_halves
+    }
     #[inline(always)]
     fn dot_limit(_: usize) -> usize {
         usize::MAX

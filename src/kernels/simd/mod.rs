@@ -54,6 +54,12 @@ pub(crate) trait Simd: Copy {
     /// Whether [`Simd::drain_short`] is quicker than [`Simd::drain`].
     const SHORT: bool = false;
 
+    /// Whether the CPU takes a vector in two halves where others have units of its width: writing one then takes twice as long.
+    #[inline(always)]
+    fn in_halves(self) -> bool {
+        false
+    }
+
     /// Calls of [`Simd::dot`] with weights of `bits` bits (4, 5 or 6) that may be summed before [`Simd::drain`].
     fn dot_limit(bits: usize) -> usize;
 

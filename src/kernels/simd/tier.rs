@@ -10,6 +10,8 @@ use crate::error::Result;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tier {
     isa: Isa,
+    /// As [`Simd::in_halves`].
+    in_halves: bool,
     /// AVX-VNNI as AVX-512 encodes it: lets a CPU that has only the latter test that tier.
     #[cfg(test)]
     evex: bool,
@@ -32,6 +34,7 @@ impl Tier {
     pub(crate) fn new(isa: Isa) -> Result<Self> {
         isa.check().map(|()| Self {
             isa,
+            in_halves: isa == Isa::Avx512Vnni && has_halves(),
             #[cfg(test)]
             evex: false,
         })
@@ -39,22 +42,40 @@ impl Tier {
 
     /// Plain Rust, which every CPU runs.
     #[cfg(test)]
-    pub(crate) const SCALAR: Self = Self { isa: Isa::Scalar, evex: false };
+    pub(crate) const SCALAR: Self = Self { isa: Isa::Scalar, in_halves: false, evex: false };
 
     /// Which one it is.
     pub(crate) fn isa(self) -> Isa {
         self.isa
     }
 
-    /// Every tier of this CPU, and that of AVX-VNNI in the other encoding where there is one.
+    /// Every tier of this CPU, with what it does otherwise on another one: AVX-512 in halves or not, AVX-VNNI in the other encoding.
     #[cfg(test)]
     pub(crate) fn all() -> Vec<Self> {
         let mut tiers: Vec<Self> = Isa::ALL.into_iter().filter_map(|isa| Self::new(isa).ok()).collect();
-        if Self::new(Isa::Avx512Vnni).is_ok() {
-            tiers.push(Self { isa: Isa::AvxVnni, evex: true });
+        if let Ok(tier) = Self::new(Isa::Avx512Vnni) {
+            tiers.push(Self { in_halves: !tier.in_halves, ..tier });
+            tiers.push(Self { isa: Isa::AvxVnni, in_halves: false, evex: true });
         }
         tiers
     }
+}
+
+/// Whether this CPU has units of 256 bits for vectors of 512: AMD's Zen 4, family 19h, whose other members have no such vectors.
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe, reason = "safe in later versions of Rust")]
+fn has_halves() -> bool {
+    use std::arch::x86_64::__cpuid;
+
+    // SAFETY: every x86-64 CPU has the instruction, and these two leaves.
+    let (vendor, version) = unsafe { (__cpuid(0), __cpuid(1).eax) };
+    let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
+    name.as_flattened() == b"AuthenticAMD" && (version >> 8 & 0xf) + (version >> 20 & 0xff) == 0x19
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_halves() -> bool {
+    false
 }
 
 /// Runs `op` with the instructions of `tier`.
@@ -66,7 +87,7 @@ pub(crate) fn dispatch<O: Op>(tier: Tier, op: O) -> O::Out {
         Isa::AvxVnni if tier.evex => unsafe { super::avx2::run_evex_vnni(op) },
         // SAFETY: a `Tier` exists only for features that this CPU has.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => unsafe { super::avx512::run(op) },
+        Isa::Avx512Vnni => unsafe { super::avx512::run(op, tier.in_halves) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::AvxVnni => unsafe { super::avx2::run_vnni(op) },
