@@ -220,7 +220,7 @@ pub(super) trait SuperFormat: SuperKind {
 /// Kernels begin with the scales, so these come first in every tile of a K-quant: read in any order but that of the addresses, a
 /// tile has its first lines too late.
 pub(super) struct Q4K;
-/// Q5_K: as Q4_K, with 8 chunks of fifth bits before the nibbles.
+/// Q5_K: as Q4_K, with a chunk of fifth bits before each of the first 8 chunks of nibbles, which are used with them first.
 pub(super) struct Q5K;
 /// Q6_K: the scales, `d`, padding, then for each half and step two chunks of low bits and one of high bits.
 pub(super) struct Q6K;
@@ -322,8 +322,9 @@ impl SuperFormat for Q5K {
     unsafe fn weights<S: Simd, const GROUP: usize>(s: S, tile: *const u8, step: usize) -> [S::B; 4] {
         // SAFETY: both chunks are within the tile.
         let (nibbles, fifth) = unsafe {
-            let fifth = tile.add(SIX_BIT_HEAD);
-            (s.load_b(fifth.add((8 + 8 * GROUP + step) * CHUNK)), s.load_b(fifth.add(step * CHUNK)))
+            let values = tile.add(SIX_BIT_HEAD);
+            let chunk = if GROUP == 0 { 2 * step + 1 } else { 8 + 8 * GROUP + step };
+            (s.load_b(values.add(chunk * CHUNK)), s.load_b(values.add(2 * step * CHUNK)))
         };
         let (mask, bit) = (s.splat_b(0x0f), s.splat_b(0x10));
         let (low, high) = (s.and_b(nibbles, mask), s.shr_b::<4>(nibbles, mask));

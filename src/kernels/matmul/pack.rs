@@ -66,8 +66,14 @@ fn q4_k(block: &[u8], r: usize, tile: &mut [u8]) {
 fn q5_k(block: &[u8], r: usize, tile: &mut [u8]) {
     let (head, values) = tile.split_at_mut(SIX_BIT_HEAD);
     six_bit(block, r, head);
-    spread(&block[16..48], r, values);
-    spread(&block[48..176], r, &mut values[8 * CHUNK..]);
+    let (fifth, nibbles) = (&block[16..48], &block[48..176]);
+    let (first, others) = values.split_at_mut(16 * CHUNK);
+    for (step, chunks) in first.as_chunks_mut::<{ 2 * CHUNK }>().0.iter_mut().enumerate() {
+        let (bits, values) = chunks.split_at_mut(CHUNK);
+        spread(&fifth[4 * step..4 * step + 4], r, bits);
+        spread(&nibbles[4 * step..4 * step + 4], r, values);
+    }
+    spread(&nibbles[32..], r, others);
 }
 
 fn q6_k(block: &[u8], r: usize, tile: &mut [u8]) {
