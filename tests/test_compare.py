@@ -406,6 +406,8 @@ def test_a_record_comes_back_from_its_file(found: record.Record, tmp_path: Path)
     assert newest is not None
     assert newest.name == "2026-03-04-cpu.json"
     assert record.Record.read(newest).data == DATA
+    record.Record({**DATA, "date": "2026-03-04 23:59 UTC"}).write(tmp_path / "2026-03-04-another.json")
+    assert record.newest(tmp_path) == tmp_path / "2026-03-04-another.json", "the later one of a day"
     assert record.newest(tmp_path / "none") is None
     with pytest.raises(ValueError, match="format 2"):
         record.Record({"format": 2})

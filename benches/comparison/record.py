@@ -205,5 +205,9 @@ def show(value: float, unit: str) -> str:
 
 
 def newest(folder: Path = FOLDER) -> Path | None:
-    """The newest record there, by the date that its name begins with; other kinds of record have other names."""
-    return max(folder.glob("[0-9]*.json"), default=None, key=lambda path: path.name)
+    """The newest record there, by the day in its name and the time in it; other kinds have other names."""
+    return max(
+        folder.glob("[0-9]*.json"),
+        default=None,
+        key=lambda path: (path.name[:10], Record.read(path).data["date"], path.name),
+    )
