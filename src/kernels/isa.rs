@@ -143,6 +143,23 @@ fn features() -> Vec<&'static str> {
     found
 }
 
+/// Whether this CPU has units of 256 bits for vectors of 512: AMD's Zen 4, family 19h, whose other members have no such vectors.
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe, reason = "safe in later versions of Rust")]
+pub(super) fn has_halves() -> bool {
+    use std::arch::x86_64::__cpuid;
+
+    // SAFETY: every x86-64 CPU has the instruction, and these two leaves.
+    let (vendor, version) = unsafe { (__cpuid(0), __cpuid(1).eax) };
+    let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
+    name.as_flattened() == b"AuthenticAMD" && (version >> 8 & 0xf) + (version >> 20 & 0xff) == 0x19
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn has_halves() -> bool {
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod activation;
+mod ahead;
 // Alone, they take memory from the heap, whose borders sanitizers watch.
 #[cfg_attr(kernels_alone, path = "../../tests/kernels/src/arena.rs")]
 mod arena;

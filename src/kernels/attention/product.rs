@@ -11,6 +11,8 @@
 
 use std::ops::Range;
 
+use super::super::ALIGNMENT;
+use super::super::ahead::Ahead;
 use super::super::simd::{LANES, Op, Simd};
 use super::cache::{BESIDE, BLOCK};
 
@@ -58,6 +60,12 @@ impl Element for f32 {
     const STREAMED: bool = false;
 }
 
+/// Whether `rows` queries ask for the next block at their own pace, and not for each line of it when they read the one in its place:
+/// one query has more to read than to compute, and so have more where a number is a byte.
+pub(super) const fn is_paced<E>(rows: usize) -> bool {
+    rows == 1 || size_of::<E>() == 1
+}
+
 /// Products of `R` queries with keys.
 pub(super) struct Scores<'a, E, const R: usize> {
     /// `R` rows of `dim`.
@@ -69,8 +77,8 @@ pub(super) struct Scores<'a, E, const R: usize> {
     pub(super) groups: Range<usize>,
     /// `R` rows of 64.
     pub(super) out: &'a mut [f32],
-    /// The same keys of the next block, to be asked for.
-    pub(super) ahead: *const E,
+    /// What to ask for meanwhile.
+    pub(super) ahead: &'a mut Ahead<1>,
 }
 
 impl<E: Element, const R: usize> Op for Scores<'_, E, R> {
@@ -81,6 +89,8 @@ impl<E: Element, const R: usize> Op for Scores<'_, E, R> {
         let dim = self.dim;
         assert!(self.queries.len() >= R * dim && self.keys.len() >= BLOCK * dim);
         assert!(self.out.len() >= R * BLOCK && self.groups.end <= GROUPS);
+        // In registers, not in memory.
+        let mut ahead = *self.ahead;
         let mut group = self.groups.start;
         while group < self.groups.end {
             let left = self.groups.end - group;
@@ -89,16 +99,17 @@ impl<E: Element, const R: usize> Op for Scores<'_, E, R> {
                 let (q, k) = (self.queries.as_ptr(), self.keys.as_ptr());
                 let out = self.out.as_mut_ptr().add(group * LANES);
                 group += if left >= 4 && R * 4 <= S::SUMS.max(4) {
-                    scores::<S, E, R, 4>(s, q, dim, k, group, out, self.ahead)
+                    scores::<S, E, R, 4>(s, q, dim, k, group, out, &mut ahead)
                 } else if left >= 3 && R * 3 <= S::SUMS {
-                    scores::<S, E, R, 3>(s, q, dim, k, group, out, self.ahead)
+                    scores::<S, E, R, 3>(s, q, dim, k, group, out, &mut ahead)
                 } else if left >= 2 && R * 2 <= S::SUMS {
-                    scores::<S, E, R, 2>(s, q, dim, k, group, out, self.ahead)
+                    scores::<S, E, R, 2>(s, q, dim, k, group, out, &mut ahead)
                 } else {
-                    scores::<S, E, R, 1>(s, q, dim, k, group, out, self.ahead)
+                    scores::<S, E, R, 1>(s, q, dim, k, group, out, &mut ahead)
                 };
             }
         }
+        *self.ahead = ahead;
     }
 }
 
@@ -114,7 +125,7 @@ unsafe fn scores<S: Simd, E: Element, const R: usize, const G: usize>(
     k: *const E,
     first: usize,
     out: *mut f32,
-    ahead: *const E,
+    ahead: &mut Ahead<1>,
 ) -> usize {
     let start = std::array::from_fn::<_, G, _>(|g| {
         let place = (first + g) * LANES;
@@ -123,14 +134,17 @@ unsafe fn scores<S: Simd, E: Element, const R: usize, const G: usize>(
     let mut sums = [[s.splat(0.0); G]; R];
     let mut at = 0;
     while at < dim {
+        if E::STREAMED && is_paced::<E>(R) {
+            ahead.go_on(s);
+        }
         let mut keys = [s.splat(0.0); G];
         for g in 0..G {
             let offset = start[g] + at * BESIDE;
             // SAFETY: `at < dim`, so the caller's promise covers it.
             keys[g] = unsafe { E::read(s, k.add(offset)) };
             // A line holds two groups of half precision.
-            if E::STREAMED && g.is_multiple_of(2) {
-                s.prefetch_far(ahead.wrapping_add(offset).cast());
+            if E::STREAMED && !is_paced::<E>(R) && g.is_multiple_of(2) {
+                ahead.ask(s, offset * size_of::<E>());
             }
         }
         for r in 0..R {
@@ -159,14 +173,16 @@ pub(super) struct Values<'a, E, const R: usize> {
     pub(super) factors: &'a [f32],
     /// `[64 positions][width]`.
     pub(super) values: &'a [E],
+    /// Bytes of the block before them.
+    pub(super) offset: usize,
     /// A multiple of 16.
     pub(super) width: usize,
     /// Which positions are wanted.
     pub(super) positions: Range<usize>,
     /// `R` rows of `width`.
     pub(super) sums: &'a mut [f32],
-    /// The same values of the next block, to be asked for.
-    pub(super) ahead: *const E,
+    /// What to ask for meanwhile.
+    pub(super) ahead: &'a mut Ahead<1>,
 }
 
 impl<E: Element, const R: usize> Op for Values<'_, E, R> {
@@ -178,7 +194,9 @@ impl<E: Element, const R: usize> Op for Values<'_, E, R> {
         assert!(self.weights.len() >= R * BLOCK && self.factors.len() >= R && width.is_multiple_of(LANES));
         assert!(self.values.len() >= BLOCK * width && self.sums.len() >= R * width);
         assert!(self.positions.end <= BLOCK);
-        let most = (S::SUMS / R).clamp(1, 6);
+        let most = most_columns(S::SUMS, R);
+        // In registers, not in memory.
+        let mut ahead = *self.ahead;
         let mut at = 0;
         while at < width {
             let left = (width - at) / LANES;
@@ -193,24 +211,35 @@ impl<E: Element, const R: usize> Op for Values<'_, E, R> {
                     width,
                     positions: self.positions.clone(),
                     sums: self.sums.as_mut_ptr().add(at),
-                    ahead: self.ahead.wrapping_add(at),
+                    offset: self.offset + at * size_of::<E>(),
                 };
                 if part >= 6 && R * 6 <= S::SUMS {
-                    values::<S, E, R, 6>(s, of)
+                    values::<S, E, R, 6>(s, of, &mut ahead)
                 } else if part >= 5 && R * 5 <= S::SUMS {
-                    values::<S, E, R, 5>(s, of)
+                    values::<S, E, R, 5>(s, of, &mut ahead)
                 } else if part >= 4 && R * 4 <= S::SUMS {
-                    values::<S, E, R, 4>(s, of)
+                    values::<S, E, R, 4>(s, of, &mut ahead)
                 } else if part >= 3 && R * 3 <= S::SUMS {
-                    values::<S, E, R, 3>(s, of)
+                    values::<S, E, R, 3>(s, of, &mut ahead)
                 } else if part >= 2 && R * 2 <= S::SUMS {
-                    values::<S, E, R, 2>(s, of)
+                    values::<S, E, R, 2>(s, of, &mut ahead)
                 } else {
-                    values::<S, E, R, 1>(s, of)
+                    values::<S, E, R, 1>(s, of, &mut ahead)
                 }
             };
             at += done * LANES;
         }
+        *self.ahead = ahead;
+    }
+}
+
+/// Vectors of values that `rows` rows take at once, with so many `sums` in registers.
+#[inline(always)]
+pub(super) const fn most_columns(sums: usize, rows: usize) -> usize {
+    match sums / rows {
+        0 => 1,
+        most @ 1..=6 => most,
+        _ => 6,
     }
 }
 
@@ -222,7 +251,8 @@ struct Columns<E> {
     width: usize,
     positions: Range<usize>,
     sums: *mut f32,
-    ahead: *const E,
+    /// Bytes of the block before the columns.
+    offset: usize,
 }
 
 /// Does `16 C` columns of `R` rows; gives `C`.
@@ -230,7 +260,11 @@ struct Columns<E> {
 /// # Safety
 /// The columns can be read and written in all rows; there are `R` rows of weights and factors.
 #[inline(always)]
-unsafe fn values<S: Simd, E: Element, const R: usize, const C: usize>(s: S, of: Columns<E>) -> usize {
+unsafe fn values<S: Simd, E: Element, const R: usize, const C: usize>(
+    s: S,
+    of: Columns<E>,
+    ahead: &mut Ahead<1>,
+) -> usize {
     let mut sums = [[s.splat(0.0); C]; R];
     for r in 0..R {
         // SAFETY: the caller's promise.
@@ -242,13 +276,16 @@ unsafe fn values<S: Simd, E: Element, const R: usize, const C: usize>(s: S, of: 
     }
     let mut at = of.positions.start;
     while at < of.positions.end {
+        if E::STREAMED && is_paced::<E>(R) {
+            ahead.go_on(s);
+        }
         let mut row = [s.splat(0.0); C];
         for c in 0..C {
             let offset = at * of.width + c * LANES;
             // SAFETY: the caller's promise.
             row[c] = unsafe { E::read(s, of.values.add(offset)) };
-            if E::STREAMED && (c * LANES * size_of::<E>()).is_multiple_of(64) {
-                s.prefetch_far(of.ahead.wrapping_add(offset).cast());
+            if E::STREAMED && !is_paced::<E>(R) && (c * LANES * size_of::<E>()).is_multiple_of(ALIGNMENT) {
+                ahead.ask(s, of.offset + offset * size_of::<E>());
             }
         }
         for r in 0..R {

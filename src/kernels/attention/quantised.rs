@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use super::super::ahead::Ahead;
 use super::super::simd::{BYTES, LANES, Op, Simd};
 use super::cache::BLOCK;
 use super::product::GROUPS;
@@ -74,8 +75,8 @@ pub(super) struct WideScores<'a, const R: usize> {
     pub(super) groups: Range<usize>,
     /// `R` rows of 64.
     pub(super) out: &'a mut [f32],
-    /// The same keys of the next block, to be asked for.
-    pub(super) ahead: *const u8,
+    /// What to ask for meanwhile.
+    pub(super) ahead: &'a mut Ahead<1>,
 }
 
 impl<const R: usize> Op for WideScores<'_, R> {
@@ -129,12 +130,15 @@ impl<const R: usize> WideScores<'_, R> {
             let end = self.quads.min(at.saturating_add(S::WIDE_LIMIT));
             let mut sums = [[s.wide_zero(); G]; N];
             while at < end {
+                // As often for all groups together, however many there are at once.
+                if row == 0 && (at * G) % GROUPS < G {
+                    self.ahead.go_on(s);
+                }
                 let mut keys = [s.splat_b(0); G];
                 for g in 0..G {
                     let offset = ((group + g) * self.quads + at) * BYTES;
                     // SAFETY: it is one of the block's groups.
                     keys[g] = unsafe { s.load_b(self.keys.as_ptr().add(offset)) };
-                    s.prefetch_far(self.ahead.wrapping_add(offset));
                 }
                 for n in 0..N {
                     // SAFETY: it is one of the rows, and `4 * quads <= width`.

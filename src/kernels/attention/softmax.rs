@@ -6,6 +6,7 @@
     reason = "functions without the tier's features must vanish into one that has them; arrays of vectors are indexed by constants"
 )]
 
+use super::super::ahead::Ahead;
 use super::super::exp::exp;
 use super::super::simd::{LANES, Op, Simd};
 use super::cache::BLOCK;
@@ -32,6 +33,10 @@ pub(super) struct Softmax<'a> {
     pub(super) factors: &'a mut [f32],
     /// 64 scales of the values, by which the weights are multiplied after they were summed.
     pub(super) scales: Option<&'a [f32]>,
+    /// What to ask for meanwhile.
+    pub(super) ahead: &'a mut Ahead<1>,
+    /// How often.
+    pub(super) asks: usize,
 }
 
 impl Op for Softmax<'_> {
@@ -43,6 +48,9 @@ impl Op for Softmax<'_> {
         assert!(self.scores.len() == rows * BLOCK && self.totals.len() == rows * LANES);
         assert!(self.greatest.len() == rows && self.factors.len() == rows);
         assert!(self.scales.is_none_or(|scales| scales.len() == BLOCK));
+        for _ in 0..self.asks {
+            self.ahead.go_on(s);
+        }
         let mut from = 0;
         while from < rows {
             let to = rows.min(from + LANES);

@@ -7,12 +7,13 @@
 
 use std::ops::Range;
 
+use super::super::ahead::Ahead;
 use super::super::rope::{Rotation, turn};
 use super::super::simd::{LANES, Op, Simd, Tier, dispatch};
-use super::super::{Scratch, view, view_mut};
+use super::super::{ALIGNMENT, Scratch, view, view_mut};
 use super::cache::{BLOCK, KvCache, KvShape, Layout};
 use super::dtype::KvDtype;
-use super::product::{GROUPS, ROWS, Scores, Values, Widen};
+use super::product::{GROUPS, ROWS, Scores, Values, Widen, is_paced, most_columns};
 use super::quantised::{WideScores, round};
 use super::softmax::{Divide, NO_SCORE, Softmax, seen};
 use super::{Heads, Rows};
@@ -21,6 +22,14 @@ use super::{Heads, Rows};
 pub(super) const DIRECT: usize = 12;
 /// Most queries of a tile, if more than one head's worth: a whole number of passes, whose scratch stays in the L2 cache.
 pub(super) const TILE: usize = 66;
+
+/// Bytes of the next block that are asked for at a time: two lines side by side, in the order of the memory. With one, or with more
+/// at some times than at others, a block takes longer, up to twice as long.
+const ASKED: usize = 2 * ALIGNMENT;
+/// How often a softmax asks at most.
+const MOST_ASKS: usize = 32;
+/// `Simd::SUMS` of the widest tier: with narrower vectors a block takes longer, and asking need not keep up with as much.
+const SUMS: usize = 24;
 
 /// What a tile computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,6 +275,7 @@ type ByteValues<'a, const R: usize> = Values<'a, i8, R>;
 
 impl Step<'_> {
     fn run(&self, work: &mut Work<'_>) {
+        let (mut ahead, asks) = self.ahead();
         let q8 = self.context.cache.shape().dtype == KvDtype::Q8;
         let tier = self.context.tier;
         let (passes, _) = self.tile.passes();
@@ -280,7 +290,7 @@ impl Step<'_> {
         }
         for pass in 0..passes {
             let Some(pass) = self.pass(pass, work.positions) else { continue };
-            if q8 { self.wide_scores(work, &pass) } else { self.scores(work, &pass) }
+            if q8 { self.wide_scores(work, &pass, &mut ahead) } else { self.scores(work, &pass, &mut ahead) }
         }
         let scales = if q8 { Some(self.floats(self.layout.value_scales)) } else { None };
         for pass in 0..passes {
@@ -294,14 +304,33 @@ impl Step<'_> {
                 totals: &mut work.totals[from * LANES..to * LANES],
                 factors: &mut work.factors[from..to],
                 scales,
+                ahead: &mut ahead,
+                asks,
             };
             dispatch(tier, softmax);
         }
         for pass in 0..passes {
             if let Some(pass) = self.pass(pass, work.positions) {
-                self.values(q8, work, &pass);
+                self.values(q8, work, &pass, &mut ahead);
             }
         }
+    }
+
+    /// The next block, to be asked for while this one is read, and how often a softmax asks, which reads nothing itself: for what
+    /// the products leave over, if they do not ask for each line in its place.
+    fn ahead(&self) -> (Ahead<1>, usize) {
+        let (_, rows) = self.tile.passes();
+        let (keys, is_paced) = match self.context.cache.shape().dtype {
+            KvDtype::F16 => (self.context.heads.head_dim, is_paced::<u16>(rows)),
+            KvDtype::Q8 => (self.layout.quads, is_paced::<i8>(rows)),
+        };
+        let ahead = Ahead::new([self.next.as_ptr()], self.next.len(), ASKED);
+        if !is_paced {
+            return (ahead, 0);
+        }
+        let parts = (self.layout.width / LANES).div_ceil(most_columns(SUMS, rows));
+        let left = (self.next.len() / ASKED).saturating_sub(keys + BLOCK * parts);
+        (ahead, left.min(MOST_ASKS))
     }
 
     /// Pass `number`, if its rows see anything of the block. `positions` are those of the queries.
@@ -337,23 +366,22 @@ impl Step<'_> {
         }
     }
 
-    fn scores(&self, work: &mut Work<'_>, pass: &Pass) {
+    fn scores(&self, work: &mut Work<'_>, pass: &Pass, ahead: &mut Ahead<1>) {
         let groups = pass.groups();
         let dim = self.context.heads.head_dim;
         let queries = &work.queries[pass.from * dim..];
         let out = &mut work.weights[pass.from * BLOCK..];
         let tier = self.context.tier;
         if self.direct {
-            let (keys, ahead) = (view::<u16>(self.bytes), self.next.as_ptr().cast());
+            let keys = view::<u16>(self.bytes);
             for_rows!(tier, pass.to - pass.from, HalfScores { queries, dim, keys, groups, out, ahead });
         } else {
             let keys = &*work.keys;
-            let ahead = keys.as_ptr();
             dispatch(tier, Scores::<'_, f32, ROWS> { queries, dim, keys, groups, out, ahead });
         }
     }
 
-    fn wide_scores(&self, work: &mut Work<'_>, pass: &Pass) {
+    fn wide_scores(&self, work: &mut Work<'_>, pass: &Pass, ahead: &mut Ahead<1>) {
         let groups = pass.groups();
         let (width, quads) = (self.layout.width, self.layout.quads);
         let queries = &work.rounded[pass.from * width..];
@@ -361,7 +389,6 @@ impl Step<'_> {
         let sums = &work.rounded_sums[pass.from..];
         let (keys, key_scales) = (self.bytes, self.floats(self.layout.key_scales));
         let out = &mut work.weights[pass.from * BLOCK..];
-        let ahead = self.next.as_ptr();
         let rows = if self.direct { pass.to - pass.from } else { ROWS };
         for_rows!(
             self.context.tier,
@@ -370,29 +397,36 @@ impl Step<'_> {
         );
     }
 
-    fn values(&self, q8: bool, work: &mut Work<'_>, pass: &Pass) {
+    fn values(&self, q8: bool, work: &mut Work<'_>, pass: &Pass, ahead: &mut Ahead<1>) {
         let (tier, width) = (self.context.tier, self.layout.width);
         let weights = &work.weights[pass.from * BLOCK..];
         let factors = &work.factors[pass.from..];
         let sums = &mut work.sums[pass.from * width..];
         let positions = pass.first..pass.last;
-        let bytes = &self.bytes[self.layout.values..];
-        let next = self.next[self.layout.values..].as_ptr();
+        let offset = self.layout.values;
+        let bytes = &self.bytes[offset..];
         if !self.direct {
             let values = &*work.values;
-            let ahead = values.as_ptr();
             dispatch(
                 tier,
-                Values::<'_, f32, ROWS> { weights, factors, values, width, positions, sums, ahead },
+                Values::<'_, f32, ROWS> { weights, factors, values, width, positions, sums, ahead, offset },
             );
         } else if q8 {
-            let (values, ahead) = (view::<i8>(bytes), next.cast());
+            let values = view::<i8>(bytes);
             let rows = pass.to - pass.from;
-            for_rows!(tier, rows, ByteValues { weights, factors, values, width, positions, sums, ahead });
+            for_rows!(
+                tier,
+                rows,
+                ByteValues { weights, factors, values, width, positions, sums, ahead, offset }
+            );
         } else {
-            let (values, ahead) = (view::<u16>(bytes), next.cast());
+            let values = view::<u16>(bytes);
             let rows = pass.to - pass.from;
-            for_rows!(tier, rows, HalfValues { weights, factors, values, width, positions, sums, ahead });
+            for_rows!(
+                tier,
+                rows,
+                HalfValues { weights, factors, values, width, positions, sums, ahead, offset }
+            );
         }
     }
 }

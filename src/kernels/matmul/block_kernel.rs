@@ -6,8 +6,9 @@
 )]
 
 use super::acts::BlockActs;
-use super::ahead::Ahead;
 use super::format::{BlockFormat, BlockKind, CHUNK, Dots, SPAN};
+use super::strip::GROUPS;
+use crate::kernels::ahead::Ahead;
 use crate::kernels::simd::{LANES, Simd, keep_order};
 
 /// 16 rows of two blocks, unpacked to one byte per value: chunk `i` has elements `4 i` to `4 i + 3`.
@@ -88,7 +89,7 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
     count: usize,
     acts: *const BlockActs,
     tokens: usize,
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<GROUPS>,
     results: *mut f32,
     stride: usize,
 ) {

@@ -4,7 +4,6 @@
 //! piece of work: for a few tokens straight from its tiles, for many through panels that are unpacked once for all tokens.
 
 mod acts;
-mod ahead;
 mod block_kernel;
 mod embed;
 mod float_kernel;

@@ -4,7 +4,6 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::acts::Activations;
-use super::ahead::Ahead;
 use super::block_kernel::{self, BlockPanel};
 use super::float_kernel::{self, BF16, F16, F32, FloatFormat};
 use super::format::{
@@ -15,6 +14,7 @@ use super::pack;
 use super::raw::{self, Iq4Nl, Iq4Xs, Q2K, Q3K, Q50, Q51, RawBlock, RawSuper};
 use super::super_kernel::{self, SuperPanel};
 use crate::gguf::GgmlType;
+use crate::kernels::ahead::Ahead;
 use crate::kernels::simd::{LANES, Op, Simd, Tier, dispatch};
 
 /// Groups of 16 rows in a strip.
@@ -127,9 +127,10 @@ trait Panels<P> {
 
     /// Asks for `count` tiles of each group from `index` on, in `calls` calls.
     #[inline(always)]
-    fn ahead(&self, index: usize, count: usize, calls: usize) -> Ahead {
+    fn ahead(&self, index: usize, count: usize, calls: usize) -> Ahead<GROUPS> {
         let bytes = self.memory(0, index).1 * count;
-        Ahead::new(std::array::from_fn(|group| self.memory(group, index).0), bytes, calls)
+        let step = bytes.div_ceil(calls).next_multiple_of(CHUNK);
+        Ahead::new(std::array::from_fn(|group| self.memory(group, index).0), bytes, step)
     }
 }
 

@@ -12,8 +12,9 @@ use std::hint::black_box;
 use std::mem::offset_of;
 
 use super::acts::SuperActs;
-use super::ahead::Ahead;
 use super::format::{CHUNK, Dots, SUPER, Scales, SuperFormat, SuperKind};
+use super::strip::GROUPS;
+use crate::kernels::ahead::Ahead;
 use crate::kernels::simd::{LANES, Simd, keep_order};
 
 /// 16 rows of a super-block, unpacked to one byte per value: chunk `i` has elements `4 i` to `4 i + 3`.
@@ -229,7 +230,7 @@ pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usiz
     panels: &[SuperPanel; R],
     acts: *const SuperActs,
     next: *const SuperActs,
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<GROUPS>,
     results: *mut f32,
     stride: usize,
 ) {
@@ -250,7 +251,7 @@ unsafe fn panels_with<S: Simd, K: SuperKind, const R: usize, const T: usize, con
     panels: &[SuperPanel; R],
     acts: *const SuperActs,
     next: *const SuperActs,
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<GROUPS>,
     results: *mut f32,
     stride: usize,
 ) {

@@ -1,0 +1,47 @@
+//! Memory that is asked for while something else is computed.
+
+#![allow(
+    clippy::inline_always,
+    reason = "functions without the tier's features must vanish into one that has them"
+)]
+
+use super::scratch::ALIGNMENT;
+use super::simd::Simd;
+
+/// Asks for `N` pieces of memory bit by bit: all at once, that would have to wait for a place in the queue, and every other load
+/// behind it.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<const N: usize> {
+    pieces: [*const u8; N],
+    bytes: usize,
+    next: usize,
+    step: usize,
+}
+
+impl<const N: usize> Ahead<N> {
+    /// For `bytes` bytes of each piece, `step` of them at a time: a multiple of 64.
+    #[inline(always)]
+    pub(super) fn new(pieces: [*const u8; N], bytes: usize, step: usize) -> Self {
+        Self { pieces, bytes, next: 0, step }
+    }
+
+    /// Asks for what lies at `offset` of each piece, if anything is to be asked for at all.
+    #[inline(always)]
+    pub(super) fn ask<S: Simd>(&self, s: S, offset: usize) {
+        for piece in self.pieces {
+            s.prefetch_far(piece.wrapping_add(offset));
+        }
+    }
+
+    /// Asks for the next bit, if there is one.
+    #[inline(always)]
+    pub(super) fn go_on<S: Simd>(&mut self, s: S) {
+        let end = (self.next + self.step).min(self.bytes);
+        for piece in self.pieces {
+            for at in (self.next..end).step_by(ALIGNMENT) {
+                s.prefetch_far(piece.wrapping_add(at));
+            }
+        }
+        self.next = end;
+    }
+}
