@@ -13,6 +13,7 @@ use super::simd::Simd;
 #[derive(Clone, Copy)]
 pub(super) struct Ahead<const N: usize> {
     pieces: [*const u8; N],
+    /// Of each piece, as the next two: all, before what is to be asked for next, and asked for at a time.
     bytes: usize,
     next: usize,
     step: usize,
@@ -25,7 +26,7 @@ impl<const N: usize> Ahead<N> {
         Self { pieces, bytes, next: 0, step }
     }
 
-    /// Asks for what lies at `offset` of each piece, if anything is to be asked for at all.
+    /// Asks for the line at byte `offset` of each piece, whatever was asked for bit by bit.
     #[inline(always)]
     pub(super) fn ask<S: Simd>(&self, s: S, offset: usize) {
         for piece in self.pieces {
