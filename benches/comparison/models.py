@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,17 @@ def warm(path: Path) -> None:
     with path.open("rb", buffering=0) as file:
         while file.read(1 << 24):
             pass
+
+
+def touch_memory(size: int) -> None:
+    """Writes to as many bytes of fresh memory, in huge pages where there are any, and gives them back to the system."""
+    with mmap.mmap(-1, size) as memory:
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            # A kernel without huge pages refuses.
+            with contextlib.suppress(OSError):
+                memory.madvise(mmap.MADV_HUGEPAGE)
+        for at in range(0, size, mmap.PAGESIZE):
+            memory[at] = 1
 
 
 def facts(path: Path) -> dict[str, Any]:

@@ -142,30 +142,34 @@ impl GgufFile {
         )
     }
 
-    /// Has the system bring `bytes`, a piece of [`GgufFile::part_bytes`], into this process's memory in one go. Waits until they
-    /// are there. A hint: without it, or for other bytes, they come page by page as they are touched.
-    pub fn populate(&self, bytes: &[u8]) {
-        if let Some((map, range)) = self.mapped(bytes) {
-            map.populate(range);
+    /// Copies the bytes of `tensor` from `at` on to `to`. Mapped files are read by the system, so their pages do not count as this
+    /// process's memory.
+    ///
+    /// # Errors
+    /// As [`GgufFile::tensor_range`], also when the tensor has not as many bytes, and `ModelRead` when the system fails to read.
+    pub fn read(&self, tensor: &TensorInfo, at: usize, to: &mut [u8]) -> Result<()> {
+        let range = self.tensor_range(tensor)?;
+        let fits = at.checked_add(to.len()).is_some_and(|end| end <= range.len());
+        let part = self.parts.get(tensor.part).filter(|_| fits);
+        let part = part.ok_or_else(|| bad_tensor(&tensor.name, None, "has fewer bytes than are read."))?;
+        let at = range.start + at;
+        match &part.bytes {
+            Bytes::Mapped(map) => map.read(at, to).map_err(|error| unreadable(Path::new(&part.name), &error)),
+            Bytes::Static(bytes) => {
+                to.copy_from_slice(&bytes[at..at + to.len()]);
+                Ok(())
+            }
         }
     }
 
-    /// Tells the system that `bytes`, a piece of [`GgufFile::part_bytes`], are not needed any more, so that they do not count as
-    /// this process's memory. A hint: they may be read again, and are the same.
-    pub fn release(&self, bytes: &[u8]) {
-        if let Some((map, range)) = self.mapped(bytes) {
-            map.release(range);
+    /// Has the system begin to read the bytes at `range` of `tensor` into its memory, if they are not there yet. A hint.
+    pub fn read_ahead(&self, tensor: &TensorInfo, range: Range<usize>) {
+        let Ok(whole) = self.tensor_range(tensor) else { return };
+        if let Some(PartFile { bytes: Bytes::Mapped(map), .. }) = self.parts.get(tensor.part)
+            && range.end <= whole.len()
+        {
+            map.read_ahead(whole.start + range.start..whole.start + range.end);
         }
-    }
-
-    /// Where in which map `bytes` lie. None when they are not of this model, or it is not mapped.
-    fn mapped(&self, bytes: &[u8]) -> Option<(&Map, Range<usize>)> {
-        self.parts.iter().find_map(|part| {
-            let Bytes::Mapped(map) = &part.bytes else { return None };
-            let start = bytes.as_ptr().addr().checked_sub(map.as_ptr().addr())?;
-            let end = start.checked_add(bytes.len())?;
-            (start < end && end <= map.len()).then_some((map, start..end))
-        })
     }
 }
 
@@ -188,7 +192,7 @@ fn open_part(path: &Path) -> Result<(PartFile, Header)> {
     if length == 0 {
         return Err(about(&name, &Error::corrupt("file length", Some(0), "The file is empty.")));
     }
-    let map = Map::of(&file).map_err(|error| unreadable(path, &error))?;
+    let map = Map::of(file).map_err(|error| unreadable(path, &error))?;
     let header = Header::parse(&map, map.len() as u64).map_err(|error| about(&name, &error))?;
     Ok((PartFile { name, bytes: Bytes::Mapped(map) }, header))
 }
@@ -251,6 +255,11 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
             ErrorKind::ModelRead,
             format!("This user may not read the file `{name}`."),
             "Change the file's permissions, or run as a user who may read it.",
+        ),
+        io::ErrorKind::UnexpectedEof => Error::new(
+            ErrorKind::ModelRead,
+            format!("The file `{name}` has become shorter while it was read."),
+            "Load it again when nothing writes into it any more.",
         ),
         // A limit on this process's address space; the system does not say how much of it is left.
         io::ErrorKind::OutOfMemory => Error::new(

@@ -432,15 +432,32 @@ fn paths_that_are_no_model_say_what_is_near() {
     let outside = TensorInfo { offset: u64::MAX, ..header.tensors[0].clone() };
     assert!(file.tensor_bytes(&outside).is_err());
 
-    // Hints about pages: any part of the file, and bytes from elsewhere, which have no pages in it.
-    let before = file.part_bytes(0).to_vec();
-    let foreign = [1_u8; 100_000];
-    for bytes in [file.part_bytes(0), &file.part_bytes(0)[7..9], &[], &foreign, &before] {
-        file.populate(bytes);
-        file.release(bytes);
+    // Read by the system, and from memory: any piece of a tensor, and nothing beyond.
+    let bytes: &'static [u8] = std::fs::read(folder.path().join("llama.gguf")).expect("readable").leak();
+    let in_memory = GgufFile::from_static("memory", bytes).expect("valid");
+    for tensor in &header.tensors {
+        let whole = file.tensor_bytes(tensor).expect("inside");
+        for range in [0..whole.len(), 7..9, whole.len() - 1..whole.len(), whole.len()..whole.len()] {
+            file.read_ahead(tensor, range.clone());
+            for file in [&file, &in_memory] {
+                let mut read = vec![0; range.len()];
+                file.read(tensor, range.start, &mut read).expect("inside");
+                assert_eq!(read, whole[range.clone()], "{range:?} of {}", tensor.name);
+            }
+        }
+        for at in [whole.len(), whole.len() - 1, usize::MAX] {
+            file.read_ahead(tensor, at..at.saturating_add(2));
+            assert!(file.read(tensor, at, &mut [0; 2]).is_err());
+        }
     }
-    assert_eq!(file.part_bytes(0), before);
-    assert_eq!(foreign, [1; 100_000]);
+    assert!(file.read(&outside, 0, &mut [0; 2]).is_err());
+
+    // Shortened since: an error where a look at the map would end the process.
+    let path = folder.path().join("llama.gguf");
+    std::fs::File::options().write(true).open(path).and_then(|file| file.set_len(100)).expect("writable");
+    let error = file.read(&header.tensors[0], 0, &mut [0; 2]).expect_err("gone");
+    assert_eq!(*error.kind(), ErrorKind::ModelRead);
+    assert!(error.message().contains("llama.gguf") && error.message().contains("shorter"), "{error}");
 }
 
 #[test]

@@ -37,38 +37,39 @@ impl Matrix {
         bytes.checked_next_multiple_of(ALIGNMENT)
     }
 
-    /// Lays the rows of `source`, as a file has them, out in `to`, which is zero and has [`packed_bytes`](Self::packed_bytes).
+    /// Lays `rows` rows of `k` values out in `to`, which is zero and has [`packed_bytes`](Self::packed_bytes). `read` gives the
+    /// bytes of some of the rows, by their place in the matrix as a file has it; every byte is asked for once, by any thread.
     ///
     /// # Errors
-    /// `Internal` when the sizes do not agree.
+    /// `Internal` when the sizes do not agree, and those of the pool.
     pub(crate) fn pack(
         compute: &Compute,
         kind: GgmlType,
-        k: usize,
-        source: &[u8],
+        [rows, k]: [usize; 2],
+        read: &(dyn Fn(Range<usize>, &mut [u8]) + Sync),
         to: &mut [u8],
     ) -> Result<()> {
-        let row = row_bytes(kind, k);
-        let rows = source.len() / row.max(1);
-        if Self::packed_bytes(kind, rows, k) != Some(to.len()) || source.len() != rows * row {
+        if Self::packed_bytes(kind, rows, k) != Some(to.len()) {
             return Err(Error::internal(format!(
-                "{} bytes of {kind} do not fit into {} bytes of tiles.",
-                source.len(),
+                "{rows} x {k} values of {kind} do not fit into {} bytes of tiles.",
                 to.len()
             )));
         }
-        let (source_unit, to_unit) = match pack::group_bytes(kind, k) {
-            Some(group) => (LANES * row, group),
-            None => (LANES * row, LANES * row),
-        };
-        let tiled = layout(kind).is_some_and(|(_, tile)| tile.is_some());
+        let row = row_bytes(kind, k);
+        let tiles = pack::group_bytes(kind, k);
         let to = DisjointMut::new(to);
-        compute.pool.for_each(rows.div_ceil(LANES), &|unit, _| {
-            let rows = &source[unit * source_unit..source.len().min((unit + 1) * source_unit)];
-            let end = if tiled { (unit + 1) * to_unit } else { unit * to_unit + rows.len() };
-            // SAFETY: units write the tiles of different groups of rows.
-            let to = unsafe { to.slice(unit * to_unit..end) };
-            if tiled { pack::pack_group(kind, k, rows, to) } else { to.copy_from_slice(rows) }
+        compute.pool.for_each(rows.div_ceil(LANES), &|group, scratch| {
+            let source = group * LANES * row..rows.min((group + 1) * LANES) * row;
+            let place = tiles.map_or(source.clone(), |bytes| group * bytes..(group + 1) * bytes);
+            // SAFETY: units write the tiles, or the rows, of different groups of rows.
+            let to = unsafe { to.slice(place) };
+            if tiles.is_some() {
+                let rows = scratch.bytes(source.len());
+                read(source, rows);
+                pack::pack_group(kind, k, rows, to);
+            } else {
+                read(source, to);
+            }
         })
     }
 

@@ -11,8 +11,11 @@ pub(super) fn pack_group(kind: GgmlType, k: usize, rows: &[u8], to: &mut [u8]) {
     let (block, size) = (kind.block_size(), kind.type_size());
     let row_bytes = k / block * size;
     let per_tile = family.tile_k() / block;
-    for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-        for (blocks, tile) in row.chunks(per_tile * size).zip(to.chunks_exact_mut(tile)) {
+    // One tile after another: rows after rows, each would be in the first-level cache no longer when its next row comes.
+    for (i, tile) in to.chunks_exact_mut(tile).enumerate() {
+        let blocks = i * per_tile * size..row_bytes.min((i + 1) * per_tile * size);
+        for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let blocks = &row[blocks.clone()];
             match kind {
                 GgmlType::Q4_K => q4_k(blocks, r, tile),
                 GgmlType::Q5_K => q5_k(blocks, r, tile),

@@ -1,5 +1,6 @@
 //! Products against themselves in every other way to compute them, and against Candle's own reading of the blocks.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rand::rngs::StdRng;
@@ -77,11 +78,16 @@ fn with(threads: usize, tier: Tier) -> Compute {
     Compute { pool: Pool::new(threads).unwrap(), tier }
 }
 
+/// Reads rows that are in memory.
+fn reader(bytes: &[u8]) -> impl Fn(Range<usize>, &mut [u8]) + Sync {
+    |range, to| to.copy_from_slice(&bytes[range])
+}
+
 /// The matrix, as tiles and as the file has it.
 fn matrices(compute: &Compute, kind: GgmlType, rows: usize, k: usize, bytes: &[u8]) -> [Matrix; 2] {
     let size = Matrix::packed_bytes(kind, rows, k).unwrap();
     let mut arena = crate::kernels::Arena::new(size).unwrap();
-    Matrix::pack(compute, kind, k, bytes, &mut arena).unwrap();
+    Matrix::pack(compute, kind, [rows, k], &reader(bytes), &mut arena).unwrap();
     let tiles = Matrix::new(kind, rows, k, true, Arc::new(arena), 0..size).unwrap();
     let mapped = Matrix::new(kind, rows, k, false, Arc::new(bytes.to_vec()), 0..bytes.len()).unwrap();
     [tiles, mapped]

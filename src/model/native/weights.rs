@@ -1,8 +1,8 @@
 //! From the tensors of a file to matrices: laid out anew in memory of their own, or left where they are.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::gguf::{Architecture, GgmlType, GgufFile, ModelPlan, TensorInfo, check_finite, not_finite};
@@ -254,33 +254,21 @@ impl<'a> Loader<'a> {
         Matrix::new(part.tensor.kind, part.rows.len(), part.k, false, Arc::clone(bytes), range)
     }
 
-    /// Refuses values that are not finite. Where weights are copied they are all looked at; where they stay in the file, which is
-    /// there at once, a fault shows in the logits.
+    /// Reads some rows, and refuses values that are not finite. Where weights are copied they are all looked at; where they stay in
+    /// the file, which is there at once, a fault shows in the logits.
     fn check(&self, part: &Part<'_>, compute: &Compute) -> Result<()> {
-        let (kind, range) = (part.tensor.kind, part.range());
-        let first = range.start / kind.type_size();
-        let bytes = self.bytes(part)?;
-        let piece = kind.type_size() * CHECKED_BLOCKS;
-        let fault = AtomicUsize::new(usize::MAX);
-        compute.pool.for_each(bytes.len().div_ceil(piece), &|unit, _| {
-            let end = bytes.len().min((unit + 1) * piece);
-            if let Some(block) = check_finite(kind, &bytes[unit * piece..end]) {
-                fault.fetch_min(first + unit * CHECKED_BLOCKS + block, Ordering::Relaxed);
-            }
+        let bytes = part.range().len();
+        let piece = part.tensor.kind.type_size() * CHECKED_BLOCKS;
+        let reader = Reader::new(self.file, part);
+        compute.pool.for_each(bytes.div_ceil(piece), &|unit, scratch| {
+            let range = unit * piece..bytes.min((unit + 1) * piece);
+            let to = scratch.bytes(range.len());
+            reader.read(range, to);
         })?;
-        match fault.into_inner() {
-            usize::MAX => Ok(()),
-            block => Err(not_finite(self.file, part.tensor, block)),
-        }
+        reader.end()
     }
 
-    /// Its bytes in the file.
-    fn bytes(&self, part: &Part<'_>) -> Result<&'a [u8]> {
-        let tensor = self.file.tensor_bytes(part.tensor)?;
-        tensor.get(part.range()).ok_or_else(|| Error::internal("A tensor is too short."))
-    }
-
-    /// Lays all parts out in one arena, and gives the pages of each back when it is done.
+    /// Lays all parts out in one arena.
     fn packed(
         &self,
         parts: &[Part<'_>],
@@ -298,13 +286,15 @@ impl<'a> Loader<'a> {
         }
         let mut arena = Arena::new(size)?;
         self.check(&self.embedding()?, compute)?;
-        for (part, range) in parts.iter().zip(&ranges) {
-            let source = self.bytes(part)?;
-            self.file.populate(source);
-            self.check(part, compute)?;
-            let to = &mut arena[range.clone()];
-            Matrix::pack(compute, part.tensor.kind, part.k, source, to)?;
-            self.file.release(source);
+        for (i, (part, range)) in parts.iter().zip(&ranges).enumerate() {
+            // While this one is laid out, a disk can bring the next.
+            if let Some(next) = parts.get(i + 1) {
+                self.file.read_ahead(next.tensor, next.range());
+            }
+            let reader = Reader::new(self.file, part);
+            let (shape, to) = ([part.rows.len(), part.k], &mut arena[range.clone()]);
+            Matrix::pack(compute, part.tensor.kind, shape, &|range, to| reader.read(range, to), to)?;
+            reader.end()?;
             progress(range.end as u64, size as u64);
         }
         let memory: Memory = Arc::new(arena);
@@ -315,6 +305,45 @@ impl<'a> Loader<'a> {
                 Matrix::new(part.tensor.kind, part.rows.len(), part.k, true, Arc::clone(&memory), range)
             })
             .collect()
+    }
+}
+
+/// Reads rows of one tensor, on several threads, and looks for values that are not finite.
+struct Reader<'a> {
+    file: &'a GgufFile,
+    part: &'a Part<'a>,
+    /// The first block of the tensor with such a value, or the greatest number.
+    fault: AtomicUsize,
+    /// Why the system could not read.
+    error: OnceLock<Error>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(file: &'a GgufFile, part: &'a Part<'a>) -> Self {
+        Self { file, part, fault: AtomicUsize::new(usize::MAX), error: OnceLock::new() }
+    }
+
+    /// Reads whole blocks of the part's rows: the bytes at `range` of them.
+    fn read(&self, range: Range<usize>, to: &mut [u8]) {
+        let (tensor, at) = (self.part.tensor, self.part.range().start + range.start);
+        if self.error.get().is_some() {
+            return;
+        }
+        if let Err(error) = self.file.read(tensor, at, to) {
+            // Of several, one is enough.
+            self.error.get_or_init(|| error);
+        } else if let Some(block) = check_finite(tensor.kind, to) {
+            self.fault.fetch_min(at / tensor.kind.type_size() + block, Ordering::Relaxed);
+        }
+    }
+
+    /// What went wrong.
+    fn end(self) -> Result<()> {
+        match (self.error.into_inner(), self.fault.into_inner()) {
+            (Some(error), _) => Err(error),
+            (None, usize::MAX) => Ok(()),
+            (None, block) => Err(not_finite(self.file, self.part.tensor, block)),
+        }
     }
 }
 

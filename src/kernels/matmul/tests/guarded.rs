@@ -59,7 +59,8 @@ fn nothing_is_read_or_written_past_an_end() {
             let bytes = random_rows(&mut random, kind, rows, k);
             let size = Matrix::packed_bytes(kind, rows, k).unwrap();
             let mut tiles = Guarded::new(size);
-            Matrix::pack(&scalar, kind, k, Guarded::of(&bytes).as_ref(), tiles.bytes_mut()).unwrap();
+            let source = Guarded::of(&bytes);
+            Matrix::pack(&scalar, kind, [rows, k], &reader(source.as_ref()), tiles.bytes_mut()).unwrap();
             let tiles = Matrix::new(kind, rows, k, true, Arc::new(tiles), 0..size).unwrap();
             let mapped = Arc::new(Guarded::of(&bytes));
             let mapped = Matrix::new(kind, rows, k, false, mapped, 0..bytes.len()).unwrap();

@@ -30,7 +30,7 @@ fn matrix(compute: &Compute, kind: GgmlType, tokens: usize) -> (Matrix, usize) {
     let source = random_rows(&mut random, kind, 32, K).repeat(rows / 32);
     let size = Matrix::packed_bytes(kind, rows, K).unwrap();
     let mut arena = crate::kernels::Arena::new(size).unwrap();
-    Matrix::pack(compute, kind, K, &source, &mut arena).unwrap();
+    Matrix::pack(compute, kind, [rows, K], &reader(&source), &mut arena).unwrap();
     (Matrix::new(kind, rows, K, true, Arc::new(arena), 0..size).unwrap(), size)
 }
 
