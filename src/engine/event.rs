@@ -132,9 +132,13 @@ impl Shared {
         if waiting > 0 {
             self.ready.notify_all();
         }
-        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(waker) = &*self.waker() {
             waker(ended);
         }
+    }
+
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,6 +151,22 @@ pub struct EventStream {
 /// The worker's end of a request. Dropping it without a last event fails the request.
 pub(super) struct EventSender {
     shared: Arc<Shared>,
+}
+
+/// That there is new text, for whoever waits. May be told from any thread, and late: until then the text is there, and nobody knows.
+/// The end of a stream is told with it.
+#[must_use]
+pub(super) struct News {
+    shared: Arc<Shared>,
+    /// Threads that waited when the text came.
+    waiting: usize,
+}
+
+impl News {
+    /// Tells them: a system call.
+    pub(super) fn tell(self) {
+        self.shared.wake(self.waiting, false);
+    }
 }
 
 /// Both ends of a new request.
@@ -195,7 +215,7 @@ impl EventStream {
 
     /// Sets what is called after each event, for a reader that cannot wait.
     pub fn on_event(&self, waker: Waker) {
-        *self.shared.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+        *self.shared.waker() = Some(waker);
         let (due, ended) = {
             let queue = self.shared.queue();
             (queue.ended || !queue.events.is_empty(), queue.ended)
@@ -219,14 +239,15 @@ impl EventSender {
         self.shared.cancelled.load(Ordering::Acquire)
     }
 
-    /// Sends new text.
-    pub(super) fn chunk(&self, chunk: Chunk) {
+    /// Sends new text. Gives the news of it where somebody has to be told.
+    pub(super) fn chunk(&self, chunk: Chunk) -> Option<News> {
         let waiting = {
             let mut queue = self.shared.queue();
             queue.events.push_back(Event::Chunk(chunk));
             queue.waiting
         };
-        self.shared.wake(waiting, false);
+        (waiting > 0 || self.shared.waker().is_some())
+            .then(|| News { shared: Arc::clone(&self.shared), waiting })
     }
 
     /// Sends the last event.
@@ -256,10 +277,16 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(5);
 
+    /// Sends a chunk, and tells of it.
+    fn tell(sender: &EventSender, text: &str) {
+        let chunk = Chunk { text: text.to_owned(), token_ids: vec![1], logprobs: None };
+        sender.chunk(chunk).into_iter().for_each(News::tell);
+    }
+
     #[test]
     fn events_arrive_in_order_and_then_end() {
         let (sender, stream) = channel();
-        sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1], logprobs: None });
+        tell(&sender, "a");
         sender.end(Event::Failed(super::super::closed()));
         drop(sender);
         assert!(matches!(stream.next(SOON), Poll::Event(Event::Chunk(chunk)) if chunk.text == "a"));
@@ -275,7 +302,7 @@ mod tests {
             while stream.shared.queue().waiting < 3 {
                 std::thread::yield_now();
             }
-            sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1], logprobs: None });
+            tell(&sender, "a");
             sender.end(Event::Failed(super::super::closed()));
             let found: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
             let count = |wanted: fn(&Poll) -> bool| found.iter().filter(|&poll| wanted(poll)).count();
@@ -306,7 +333,7 @@ mod tests {
     #[test]
     fn a_late_waker_is_told_of_waiting_events() {
         let (sender, stream) = channel();
-        sender.chunk(Chunk { text: "a".to_owned(), token_ids: vec![1], logprobs: None });
+        tell(&sender, "a");
         let calls = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&calls);
         stream.on_event(Box::new(move |ended| seen.lock().unwrap().push(ended)));

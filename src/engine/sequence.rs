@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::crossing::Crossing;
-use super::event::{Chunk, Event, EventSender, Finish, FinishReason, StopReason};
+use super::event::{Chunk, Event, EventSender, Finish, FinishReason, News, StopReason};
 use super::guess::Guesser;
 use super::noted::Noted;
 use super::scores::{Next, Scores};
@@ -73,6 +73,8 @@ pub(super) struct Sequence {
     seeks: bool,
     lends: bool,
     events: EventSender,
+    /// That there is text which its reader was not told of.
+    news: Option<News>,
     /// Held until the last event, so that the engine knows how many requests it has.
     ticket: Ticket,
 }
@@ -150,6 +152,7 @@ impl Sequence {
             seeks: true,
             lends: false,
             events,
+            news: None,
             params,
             ticket,
         }
@@ -510,6 +513,11 @@ impl Sequence {
         Ok((full || long).then_some((FinishReason::Length, None)))
     }
 
+    /// That there is text which its reader was not told of; the end of the sequence tells it too.
+    pub(super) fn take_news(&mut self) -> Option<News> {
+        self.news.take()
+    }
+
     /// Tokens sampled so far.
     pub(super) fn completion_tokens(&self) -> usize {
         self.text.len() - self.prompt
@@ -574,7 +582,8 @@ impl Sequence {
     fn send(&mut self, text: String) {
         if !text.is_empty() {
             let (token_ids, logprobs) = self.unsent();
-            self.events.chunk(Chunk { text, token_ids, logprobs });
+            // Of text before it the new one tells too.
+            self.news = self.events.chunk(Chunk { text, token_ids, logprobs }).or(self.news.take());
         }
     }
 

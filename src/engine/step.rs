@@ -125,8 +125,14 @@ pub(super) fn step(
         };
         useful += count;
         sequence.settle(run, count);
+        if ending.is_none()
+            && let Some(news) = sequence.take_news()
+        {
+            model.aside(Box::new(|| news.tell()));
+        }
         scheduler.keep(run, model);
         if let Some(ending) = ending {
+            // Its end tells of the text as well.
             leave(scheduler, model, run.slot, ending, &mut progress);
         }
     }

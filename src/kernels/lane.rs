@@ -3,6 +3,7 @@
 use std::cell::UnsafeCell;
 use std::sync::Arc;
 
+use super::aside::Aside;
 use super::halt::Stop;
 use super::pool::Job;
 use super::scratch::Scratch;
@@ -23,6 +24,8 @@ pub(super) struct Lane {
     process: AtomicU32,
     /// Bytes of scratch of all threads.
     scratch_bytes: Arc<AtomicUsize>,
+    /// Chores for threads that watch for the next operation.
+    aside: Arc<Aside>,
     turn: Turn,
     /// Belongs to whoever has the turn.
     crew: UnsafeCell<Crew>,
@@ -49,11 +52,12 @@ pub(super) struct InTurn<'a> {
 impl Lane {
     /// With `threads` threads, the caller's own included. Where the system does not start them all, it has fewer.
     pub(super) fn new(threads: usize) -> Self {
-        let scratch_bytes = Arc::default();
-        let crew = Crew::new(threads, &scratch_bytes, Scratch::counted(Arc::clone(&scratch_bytes)));
+        let (scratch_bytes, aside) = (Arc::default(), Arc::default());
+        let crew = Crew::new(threads, &scratch_bytes, &aside, Scratch::counted(Arc::clone(&scratch_bytes)));
         Self {
             process: AtomicU32::new(std::process::id()),
             scratch_bytes,
+            aside,
             turn: Turn::default(),
             crew: UnsafeCell::new(crew),
         }
@@ -83,10 +87,14 @@ impl Lane {
 
     /// Ends the workers and starts as many as `threads` threads need, between two operations. Gives the threads there are.
     pub(super) fn resize(&self, threads: usize) -> usize {
-        let there =
-            self.enter(ITSELF).map_or(threads, |mut turn| turn.crew().resize(threads, &self.scratch_bytes));
+        let there = self.enter(ITSELF).map_or(threads, |mut turn| turn.crew().resize(threads, self));
         self.leave(ITSELF);
         there
+    }
+
+    /// Chores for its threads.
+    pub(super) fn aside(&self) -> &Aside {
+        &self.aside
     }
 
     /// Bytes of scratch that the threads hold.
@@ -144,8 +152,8 @@ impl Drop for InTurn<'_> {
 }
 
 impl Crew {
-    fn new(threads: usize, scratch_bytes: &Arc<AtomicUsize>, scratch: Scratch) -> Self {
-        let shared = Arc::new(Shared::new(threads));
+    fn new(threads: usize, scratch_bytes: &Arc<AtomicUsize>, aside: &Arc<Aside>, scratch: Scratch) -> Self {
+        let shared = Arc::new(Shared::new(threads, aside));
         let mut workers = Vec::new();
         for number in 1..threads {
             match Worker::start(number, &shared, Scratch::counted(Arc::clone(scratch_bytes))) {
@@ -175,7 +183,7 @@ impl Crew {
             }
             let threads = self.threads();
             self.abandon();
-            *self = Self::new(threads, &lane.scratch_bytes, std::mem::take(&mut self.scratch));
+            *self = Self::new(threads, &lane.scratch_bytes, &lane.aside, std::mem::take(&mut self.scratch));
             lane.process.store(std::process::id(), Ordering::Relaxed);
         }
         let whole = {
@@ -187,10 +195,10 @@ impl Crew {
         whole
     }
 
-    fn resize(&mut self, threads: usize, scratch_bytes: &Arc<AtomicUsize>) -> usize {
+    fn resize(&mut self, threads: usize, lane: &Lane) -> usize {
         if threads != self.threads() {
             self.end();
-            *self = Self::new(threads, scratch_bytes, std::mem::take(&mut self.scratch));
+            *self = Self::new(threads, &lane.scratch_bytes, &lane.aside, std::mem::take(&mut self.scratch));
         }
         self.threads()
     }

@@ -8,6 +8,7 @@ mod ahead;
 // Alone, they take memory from the heap, whose borders sanitizers watch.
 #[cfg_attr(kernels_alone, path = "../../tests/kernels/src/arena.rs")]
 mod arena;
+mod aside;
 mod attention;
 mod budget;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub(crate) use softmax::{SUM_LANES, divide, exp_below, greatest};
 pub(crate) use time_slice::lengthen_time_slice;
 
 pub use arena::Arena;
+pub use aside::Chore;
 pub use attention::{KvBlock, KvDtype};
 pub use compute::Compute;
 pub use cpus::default_threads;

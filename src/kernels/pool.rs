@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
+use super::aside::{self, Chore};
 use super::budget::{Budget, Place};
 use super::halt::{Halt, Stop};
 use super::scratch::Scratch;
@@ -125,6 +126,7 @@ impl Pool {
         let whole = if INSIDE.with(Cell::get) {
             job.take_part(&mut Scratch::default(), stop)
         } else {
+            self.place.lane.aside().take();
             match self.place.lane.enter(self.place.caller) {
                 Some(mut turn) => {
                     let _inside = Inside::enter();
@@ -139,6 +141,12 @@ impl Pool {
         };
         job.outcome()?;
         if whole { Ok(()) } else { Err(Halt::Stopped) }
+    }
+
+    /// Has `chore` done by a thread that watches for the next operation, or by whoever calls for one: before that begins, it was
+    /// begun. If no operation follows, it may be dropped.
+    pub fn aside(&self, chore: Chore) {
+        if self.threads() > 1 { self.place.lane.aside().offer(chore) } else { aside::run(chore) }
     }
 
     /// Says that the next operation is not near. Between two operations the turn is kept for a pool, unless another one has

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::aside::Chore;
 use super::budget::Budget;
 use super::pool::Pool;
 use super::{DisjointMut, Halt, Scratch};
@@ -373,5 +374,67 @@ mod fork {
         });
         assert_eq!(answer, Some(true));
         drop(pool);
+    }
+}
+
+/// A chore that writes down which threads did it.
+fn chore(done: &Arc<Mutex<Vec<thread::ThreadId>>>) -> Chore {
+    let done = Arc::clone(done);
+    Box::new(move || done.lock().unwrap().push(thread::current().id()))
+}
+
+#[test]
+fn a_chore_is_done_once_before_the_next_operation_ends() {
+    for threads in [1, 2, 4] {
+        let pool = Pool::new(threads).unwrap();
+        let done = Arc::default();
+        for count in 1..=100 {
+            pool.aside(chore(&done));
+            pool.aside(chore(&done));
+            assert!(counts(&pool, 3).iter().all(|&count| count == 1));
+            // A worker may have taken one before, and be about to do it.
+            while done.lock().unwrap().len() < 2 * count {
+                thread::yield_now();
+            }
+        }
+        drop(pool);
+        assert_eq!(done.lock().unwrap().len(), 200);
+    }
+}
+
+#[test]
+fn the_only_thread_does_chores_at_once() {
+    let pool = Pool::new(1).unwrap();
+    let done = Arc::default();
+    pool.aside(chore(&done));
+    assert_eq!(*done.lock().unwrap(), [thread::current().id()]);
+}
+
+#[test]
+fn a_thread_that_watches_does_chores_meanwhile() {
+    let pool = Pool::new(2).unwrap();
+    let done = Arc::default();
+    // On a busy machine it may sleep before it looks.
+    for _ in 0..10_000 {
+        counts(&pool, 2);
+        pool.aside(chore(&done));
+        let since = std::time::Instant::now();
+        while since.elapsed() < Duration::from_millis(1) {
+            if done.lock().unwrap().iter().any(|id| *id != thread::current().id()) {
+                return;
+            }
+        }
+    }
+    panic!("all chores were left to the caller");
+}
+
+#[test]
+fn a_chore_that_panics_is_nobodys_fault() {
+    for threads in [1, 2] {
+        let pool = Pool::new(threads).unwrap();
+        for _ in 0..20 {
+            pool.aside(Box::new(|| panic!("a chore fell over")));
+            assert!(counts(&pool, 8).iter().all(|&count| count == 1));
+        }
     }
 }

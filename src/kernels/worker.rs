@@ -11,6 +11,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::aside::Aside;
 use super::lane::Lane;
 use super::pool::Job;
 use super::scratch::Scratch;
@@ -56,6 +57,8 @@ pub(super) struct Shared {
     sleepers: Padded<AtomicUsize>,
     /// One for each worker.
     slots: Box<[Padded<Slot>]>,
+    /// What else there is to do.
+    aside: Arc<Aside>,
     /// More threads than processors: watching would only keep others from working.
     crowded: bool,
 }
@@ -108,7 +111,7 @@ impl Worker {
 
 impl Shared {
     /// For so many threads, the caller's own included.
-    pub(super) fn new(threads: usize) -> Self {
+    pub(super) fn new(threads: usize, aside: &Arc<Aside>) -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         Self {
             epoch: Padded::default(),
@@ -116,6 +119,7 @@ impl Shared {
             width: AtomicUsize::default(),
             sleepers: Padded::default(),
             slots: (1..threads).map(|_| Padded::default()).collect(),
+            aside: Arc::clone(aside),
             crowded: threads > processors,
         }
     }
@@ -192,6 +196,7 @@ impl Shared {
             if self.is_news(epoch, done, number) {
                 return epoch;
             }
+            self.aside.take();
             looks = looks.wrapping_add(1);
             if looks.is_multiple_of(LOOKS_PER_GLANCE) {
                 let patience = if epoch == done { PATIENCE_OPEN } else { PATIENCE };

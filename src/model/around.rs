@@ -1,6 +1,6 @@
 //! A model with something around its passes, a stopwatch for one.
 
-use super::{Batch, BlockCache, Factors, Forward, Limits, Logits};
+use super::{Batch, BlockCache, Chore, Factors, Forward, Limits, Logits};
 use crate::error::Result;
 
 /// A model whose passes go through a function, which has the model and what [`Forward::forward`] was called with. All else goes
@@ -30,6 +30,10 @@ where
 
     fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool> {
         (self.pass)(self.model.as_mut(), batch, logits, stop)
+    }
+
+    fn aside(&mut self, chore: Chore) {
+        self.model.aside(chore);
     }
 
     fn release(&mut self, slot: usize) {

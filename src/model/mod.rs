@@ -10,7 +10,7 @@ mod storage;
 
 /// Tokens for whose keys and values memory is taken at a time.
 pub(crate) use crate::kernels::KV_BLOCK;
-pub use crate::kernels::{Factors, KvBlock, KvDtype};
+pub use crate::kernels::{Chore, Factors, KvBlock, KvDtype};
 pub use around::Around;
 pub use batch::{Batch, LOGIT_ROWS, Logits, Run};
 pub use candle::CandleBackend;
@@ -81,6 +81,12 @@ pub trait Forward: Send {
     /// # Errors
     /// What the backend reports. The slots of the batch are then unusable until their sequences begin anew.
     fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool>;
+
+    /// Has something small done that waits for nothing, beside what the caller does next where there is an idle thread for it: at
+    /// the latest when the next pass begins. If there is none, it may be dropped.
+    fn aside(&mut self, chore: Chore) {
+        chore();
+    }
 
     /// Frees the keys and values of `slot`.
     fn release(&mut self, slot: usize);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use plan::{Needs, memory};
 
-use super::{Batch, BlockCache, Factors, Forward, KvBlock, KvDtype, Limits, Logits, MemoryMode, Run};
+use super::{Batch, BlockCache, Chore, Factors, Forward, KvBlock, KvDtype, Limits, Logits, MemoryMode, Run};
 use crate::error::{Error, Result};
 use crate::gguf::{GgufFile, ModelPlan};
 use crate::kernels::{Compute, CpuInfo, Isa, KV_BLOCK, KvShape, PREPARED, Spare, default_threads};
@@ -136,6 +136,10 @@ impl Forward for NativeBackend {
             self.spare.prepare(batch.runs.iter().filter(begins_soon).count(), bytes);
         }
         Ok(done)
+    }
+
+    fn aside(&mut self, chore: Chore) {
+        self.pass.aside(chore);
     }
 
     fn release(&mut self, slot: usize) {

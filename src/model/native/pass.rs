@@ -13,7 +13,7 @@ use crate::gguf::ModelPlan;
 use crate::kernels::{
     AttentionPlan, Compute, Halt, Heads, KvCache, NormKind, Rope, Run as AttentionRun, Stop, Then,
 };
-use crate::model::{Batch, Logits, Run};
+use crate::model::{Batch, Chore, Logits, Run};
 
 /// A model, and room for what goes through it.
 pub(super) struct Pass {
@@ -36,6 +36,11 @@ impl Pass {
         let room = Room::new(rope.rotation());
         let kind = if plan.architecture.has_layer_norm() { NormKind::Layer } else { NormKind::Rms };
         Self { weights, compute, rope, heads, norms: NormSetting { kind, eps: plan.norm_eps }, room }
+    }
+
+    /// Has something small done beside what comes next.
+    pub(super) fn aside(&self, chore: Chore) {
+        self.compute.pool.aside(chore);
     }
 
     /// The first position that a query at `position` sees.

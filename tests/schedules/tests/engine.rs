@@ -19,6 +19,16 @@ fn events_arrive_in_order() {
 }
 
 #[test]
+fn news_may_be_told_late() {
+    explore(
+        "a reader, a sender and a teller",
+        Bound::Interruptions(4),
+        Clock::Still,
+        event_models::news_may_be_told_late,
+    );
+}
+
+#[test]
 fn a_cancel_is_heard_and_the_reader_gets_the_end() {
     explore(
         "reader, sender and canceller",

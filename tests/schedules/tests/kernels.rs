@@ -51,6 +51,11 @@ fn a_stopped_operation_has_ended() {
 }
 
 #[test]
+fn chores_are_done_once() {
+    both("a pool, three chores", Bound::Interruptions(2), pool_models::chores_are_done_once);
+}
+
+#[test]
 fn two_pools_share_a_worker() {
     both("two pools, one worker", Bound::Interruptions(2), pool_models::two_pools_share_a_worker);
 }

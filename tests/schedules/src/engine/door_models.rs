@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Chunk, Event, EventSender, EventStream, Poll, channel};
+use super::event::{Chunk, Event, EventSender, EventStream, News, Poll, channel};
 use super::inbox::{Inbox, Post, inbox};
 use super::ticket::Ticket;
 use crate::error::{Error, ErrorKind};
@@ -171,7 +171,8 @@ fn step(waiting: &mut Vec<Sequence>) {
         resume_unwind(Box::new("scripted"));
     }
     let sequence = waiting.remove(0);
-    sequence.events.chunk(Chunk { text: "a".to_owned(), ..Chunk::default() });
+    let news = sequence.events.chunk(Chunk { text: "a".to_owned(), ..Chunk::default() });
+    news.into_iter().for_each(News::tell);
     // A normal end carries nothing that this model looks at: a kind of its own stands for it.
     sequence.events.end(Event::Failed(Error::invalid("end", "The end.", "")));
 }

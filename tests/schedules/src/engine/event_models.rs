@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loom::thread;
 
-use super::event::{Chunk, Event, EventSender, EventStream, Poll, channel};
+use super::event::{Chunk, Event, EventSender, EventStream, News, Poll, channel};
 use crate::sync::{Condvar, Mutex};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -29,6 +29,11 @@ impl Got {
 
 fn chunk(text: &str) -> Chunk {
     Chunk { text: text.to_owned(), ..Chunk::default() }
+}
+
+/// Sends a chunk, and tells of it.
+fn tell(sender: &EventSender, text: &str) {
+    sender.chunk(chunk(text)).into_iter().for_each(News::tell);
 }
 
 fn end(sender: &EventSender) {
@@ -76,7 +81,7 @@ pub fn each_event_reaches_one_reader_and_the_end_reaches_all() {
     let other = Arc::clone(&stream);
     let reader = thread::spawn(move || read(&other));
     let writer = thread::spawn(move || {
-        sender.chunk(chunk("a"));
+        tell(&sender, "a");
         end(&sender);
     });
     let (mine, theirs) = (read(&stream), reader.join().unwrap());
@@ -89,8 +94,8 @@ pub fn each_event_reaches_one_reader_and_the_end_reaches_all() {
 pub fn events_arrive_in_order() {
     let (sender, stream) = channel();
     let writer = thread::spawn(move || {
-        sender.chunk(chunk("a"));
-        sender.chunk(chunk("b"));
+        tell(&sender, "a");
+        tell(&sender, "b");
         end(&sender);
     });
     assert_eq!(read(&stream), Got { chunks: vec!["a".to_owned(), "b".to_owned()], failures: 1 });
@@ -103,7 +108,7 @@ pub fn a_cancel_is_heard_and_the_reader_gets_the_end() {
     let stream = Arc::new(stream);
     let other = Arc::clone(&stream);
     let writer = thread::spawn(move || {
-        sender.chunk(chunk("a"));
+        tell(&sender, "a");
         while !sender.is_cancelled() {
             thread::yield_now();
         }
@@ -119,7 +124,7 @@ pub fn a_cancel_is_heard_and_the_reader_gets_the_end() {
 pub fn a_dropped_stream_is_noticed() {
     let (sender, stream) = channel();
     let writer = thread::spawn(move || {
-        sender.chunk(chunk("a"));
+        tell(&sender, "a");
         while !sender.is_cancelled() {
             thread::yield_now();
         }
@@ -128,6 +133,19 @@ pub fn a_dropped_stream_is_noticed() {
     let first = stream.next(Duration::ZERO);
     assert!(matches!(first, Poll::Pending | Poll::Event(Event::Chunk(_))), "{first:?}");
     drop(stream);
+    writer.join().unwrap();
+}
+
+/// A third thread tells of a chunk, before the end comes or after it.
+pub fn news_may_be_told_late() {
+    let (sender, stream) = channel();
+    let writer = thread::spawn(move || {
+        let news = sender.chunk(chunk("a"));
+        let teller = thread::spawn(move || news.into_iter().for_each(News::tell));
+        end(&sender);
+        teller.join().unwrap();
+    });
+    assert_eq!(read(&stream), Got { chunks: vec!["a".to_owned()], failures: 1 });
     writer.join().unwrap();
 }
 
@@ -147,7 +165,7 @@ pub fn a_lost_sender_ends_every_wait() {
 pub fn a_waker_that_is_set_late_misses_nothing() {
     let (sender, stream) = channel();
     let writer = thread::spawn(move || {
-        sender.chunk(chunk("a"));
+        tell(&sender, "a");
         end(&sender);
     });
     let bell = Arc::new(Bell::default());

@@ -1,5 +1,7 @@
 //! The threads that compute.
 
+#[path = "../../../../src/kernels/aside.rs"]
+mod aside;
 #[path = "../../../../src/kernels/budget.rs"]
 mod budget;
 #[path = "../../../../src/kernels/halt.rs"]

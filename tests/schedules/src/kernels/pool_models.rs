@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use loom::cell::UnsafeCell;
+use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
 use super::budget::Budget;
@@ -81,6 +82,22 @@ pub fn a_stopped_operation_has_ended() {
         assert!(is_whole || halt.is_err());
     }
     work(&pool, 1);
+}
+
+/// Three chores, one after the other, and an operation: each is done once, by the worker or the caller, and all by the end.
+pub fn chores_are_done_once() {
+    let pool = Pool::new(2).unwrap();
+    let done: Arc<[AtomicUsize; 3]> = Arc::default();
+    for number in 0..3 {
+        let done = Arc::clone(&done);
+        pool.aside(Box::new(move || {
+            done[number].fetch_add(1, Ordering::Relaxed);
+        }));
+    }
+    work(&pool, 1);
+    // Ends the worker, who may have been in the middle of one.
+    drop(pool);
+    assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1));
 }
 
 /// Two pools of one budget take turns with one worker, and go at any moment.
