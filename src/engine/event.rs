@@ -101,7 +101,8 @@ pub enum Poll {
     End,
 }
 
-/// Called after each event, from the worker's thread; it hears whether the event was the last one. It must not block.
+/// Called after each event, from the engine's thread or one of the model's; it hears whether the event was the last one, and nothing
+/// after that. It must not block.
 pub type Waker = Box<dyn Fn(bool) + Send + Sync>;
 
 #[derive(Default)]
@@ -163,9 +164,12 @@ pub(super) struct News {
 }
 
 impl News {
-    /// Tells them: a system call.
+    /// Tells them, which is a system call, unless the end has come: it was told, and then nobody wants to hear more.
     pub(super) fn tell(self) {
-        self.shared.wake(self.waiting, false);
+        let ended = self.shared.queue().ended;
+        if !ended {
+            self.shared.wake(self.waiting, false);
+        }
     }
 }
 

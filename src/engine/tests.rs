@@ -2,6 +2,7 @@
 
 mod crossing;
 mod leaving;
+mod news;
 mod overflow;
 mod reader;
 mod scoring;
@@ -20,7 +21,7 @@ use super::sequence::{Sequence, Start};
 use super::ticket::Ticket;
 use super::*;
 use crate::gguf::{Architecture, ModelPlan, RopePlan, RopeScaling};
-use crate::model::{Batch, BlockCache, Device, Factors, LOGIT_ROWS, Logits, available_memory};
+use crate::model::{Batch, BlockCache, Chore, Device, Factors, LOGIT_ROWS, Logits, available_memory};
 use crate::sampling::SamplingParams;
 
 const CONTEXT: usize = 64;
@@ -44,6 +45,10 @@ enum Script {
     OneWay,
     /// Waits in the first pass with several sequences until it is told to stop.
     Stopped,
+    /// Says the alphabet, a millisecond or so per pass, and does chores when the next pass begins.
+    Late,
+    /// The same, and never does a chore.
+    Idle,
 }
 
 struct Scripted {
@@ -54,6 +59,7 @@ struct Scripted {
     longest_run: Arc<AtomicUsize>,
     /// Hears when a pass waits to be stopped.
     waits: Option<Sender<()>>,
+    chores: news::Chores,
 }
 
 impl Forward for Scripted {
@@ -73,6 +79,7 @@ impl Forward for Scripted {
     }
 
     fn forward(&mut self, batch: &Batch, logits: &mut Logits, stop: &dyn Fn() -> bool) -> Result<bool> {
+        self.chores.pass();
         logits.reset(self.vocab_size);
         if batch.runs.len() > 1
             && let Some(waits) = self.waits.take()
@@ -96,7 +103,7 @@ impl Forward for Scripted {
             match self.script {
                 Script::Failing => return Err(Error::internal("Scripted failure.")),
                 Script::Panicking => panic!("scripted panic"),
-                Script::Slow => std::thread::sleep(Duration::from_millis(1)),
+                Script::Slow | Script::Late | Script::Idle => std::thread::sleep(Duration::from_millis(1)),
                 Script::Alphabet | Script::NotANumber | Script::OneWay | Script::Stopped => {}
             }
             for &token in &run.tokens[run.logits_from..] {
@@ -110,6 +117,10 @@ impl Forward for Scripted {
             }
         }
         Ok(true)
+    }
+
+    fn aside(&mut self, chore: Chore) {
+        self.chores.put(chore);
     }
 
     fn release(&mut self, slot: usize) {
@@ -225,6 +236,7 @@ fn engine_speaking(
             seen: vec![Vec::new(); slots],
             longest_run: Arc::clone(&longest_run),
             waits: (script == Script::Stopped).then_some(waits),
+            chores: news::Chores::of(script),
         }),
         end_of_turn: tokenizer.end_of_turn_ids(Some(template.source())),
         tokenizer,
