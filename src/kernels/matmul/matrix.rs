@@ -137,6 +137,11 @@ impl Matrix {
         row_bytes(self.kind, self.k)
     }
 
+    /// Bytes of a group as the file has it.
+    pub(super) fn group_bytes(&self) -> usize {
+        LANES * self.row_bytes()
+    }
+
     /// All its bytes.
     pub(super) fn data(&self) -> &[u8] {
         &(*self.memory).as_ref()[self.range.clone()]
@@ -145,11 +150,8 @@ impl Matrix {
     /// The bytes of groups `groups`: their tiles, or their rows.
     pub(super) fn group_data(&self, groups: Range<usize>) -> &[u8] {
         let data = self.data();
-        let unit = if self.is_tiled() {
-            self.tiles() * self.tile().unwrap_or_default()
-        } else {
-            LANES * self.row_bytes()
-        };
+        let unit =
+            if self.is_tiled() { self.tiles() * self.tile().unwrap_or_default() } else { self.group_bytes() };
         let end = if self.is_tiled() {
             groups.end * unit
         } else {

@@ -12,10 +12,12 @@ use crate::kernels::activation::silu_mul_row;
 use crate::kernels::simd::{LANES, Op, Simd, Tier, dispatch, load_some, store_some};
 use crate::kernels::{Compute, DisjointMut, Halt, Scratch, Stop, view_mut};
 
-/// Bytes of weights that a thread takes at a time: enough to hide the taking, few enough to share evenly.
-const UNIT_BYTES: usize = 256 << 10;
-/// Pieces of work per thread that a product is cut into at least, where it has as many strips.
-const UNITS_PER_THREAD: usize = 4;
+/// Bytes of weights that a thread takes at a time, at most and at least: memory that is read from one end to the other comes fastest,
+/// and at the end of a product all threads should be done at once.
+const UNIT_BYTES: Range<usize> = 16 << 10..1 << 20;
+/// A thread takes this part of what it would get of the rest: guided self-scheduling (Polychronopoulos and Kuck, 1987), more
+/// cautious.
+const PART_OF_SHARE: usize = 2;
 
 /// Most tokens that a strip is computed for at a time: their activations stay in the second-level cache while they meet all
 /// strips of a piece of work, and their results in the first-level one. Panels then take them without a rest.
@@ -148,23 +150,15 @@ impl Compute {
     ) -> Result<(), Halt> {
         let width = stack.iter().map(|matrix| matrix.rows).sum();
         let out = DisjointMut::new(out);
-        // Pieces of work: (matrix, first group, end).
-        let mut column = 0;
-        let parts: Vec<Part<'_>> = stack
-            .iter()
-            .map(|&matrix| {
-                let part = Part { matrix, column, groups: self.unit_groups(matrix) };
-                column += matrix.rows;
-                part
-            })
-            .collect();
-        let units = parts.iter().map(Part::units).sum();
-        let work = |unit, scratch: &mut Scratch| {
-            let Some((part, groups)) = find(&parts, unit) else { return };
-            let (matrix, column) = (part.matrix, part.column);
+        let sizes: Vec<_> = stack.iter().map(|matrix| (matrix.groups(), matrix.group_bytes())).collect();
+        let units = units(&sizes, self.threads());
+        let work = |unit: usize, scratch: &mut Scratch| {
+            let Unit { matrix: number, groups } = units[unit].clone();
+            let matrix = stack[number];
+            let column = stack[..number].iter().map(|matrix| matrix.rows).sum();
             Strips { matrix, acts, groups, out: &out, width, column, then, scratch }.compute(self.tier);
         };
-        self.pool.for_each_until(units, &work, stop)
+        self.pool.for_each_until(units.len(), &work, stop)
     }
 
     /// Multiplies gate and up, two matrices alike, with every row of `acts`, adds their biases, and writes `silu(gate) * up` to
@@ -187,9 +181,8 @@ impl Compute {
         }
         let width = gate.rows;
         let out = DisjointMut::new(out);
-        let part =
-            Part { matrix: gate, column: 0, groups: (self.unit_groups(gate) / 2).next_multiple_of(GROUPS) };
-        let work = |unit, scratch: &mut Scratch| {
+        let units = units(&[(gate.groups(), gate.group_bytes() + up.group_bytes())], self.threads());
+        let work = |unit: usize, scratch: &mut Scratch| {
             let (scratch_gate, scratch_up) = (gate.strip_scratch(), up.strip_scratch());
             let most = most_tokens(gate.is_tiled() && up.is_tiled(), acts.rows);
             let results = most * WIDTH * 4;
@@ -197,7 +190,7 @@ impl Compute {
             let [gates, ups, panels, tiles] = scratch.split([results, results, panels, tiles]);
             let (gates, ups) = (view_mut::<f32>(gates), view_mut::<f32>(ups));
             for tokens in pieces(acts.rows, most) {
-                for group in part.range(unit).step_by(GROUPS) {
+                for group in units[unit].groups.clone().step_by(GROUPS) {
                     let first = group * (WIDTH / GROUPS);
                     for ((matrix, results), bias) in
                         [(gate, &mut *gates), (up, &mut *ups)].into_iter().zip(biases)
@@ -212,14 +205,7 @@ impl Compute {
                 }
             }
         };
-        self.pool.for_each_until(part.units(), &work, stop)
-    }
-
-    /// Groups of 16 rows in a piece of work of `matrix`.
-    fn unit_groups(&self, matrix: &Matrix) -> usize {
-        let by_bytes = UNIT_BYTES / (matrix.row_bytes() * WIDTH / GROUPS).max(1);
-        let by_threads = matrix.groups() / (self.threads() * UNITS_PER_THREAD);
-        by_bytes.min(by_threads).next_multiple_of(GROUPS).max(GROUPS)
+        self.pool.for_each_until(units.len(), &work, stop)
     }
 }
 
@@ -258,33 +244,69 @@ impl Op for Gate<'_> {
     }
 }
 
-/// A matrix of a stack, cut into pieces.
-struct Part<'a> {
-    matrix: &'a Matrix,
-    column: usize,
-    /// Groups of a piece.
-    groups: usize,
+/// A piece of work: some groups of one matrix of a stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unit {
+    matrix: usize,
+    groups: Range<usize>,
 }
 
-impl Part<'_> {
-    fn units(&self) -> usize {
-        self.matrix.groups().div_ceil(self.groups)
-    }
-
-    /// The groups of piece `unit`.
-    fn range(&self, unit: usize) -> Range<usize> {
-        let first = unit * self.groups;
-        first..(first + self.groups).min(self.matrix.groups())
-    }
-}
-
-/// The matrix and the groups of piece `unit`.
-fn find<'p, 'a>(parts: &'p [Part<'a>], mut unit: usize) -> Option<(&'p Part<'a>, Range<usize>)> {
-    for part in parts {
-        if unit < part.units() {
-            return Some((part, part.range(unit)));
+/// The pieces that `threads` threads take a stack in, whose matrices have so many groups of so many bytes: whole strips, large ones
+/// first.
+fn units(sizes: &[(usize, usize)], threads: usize) -> Vec<Unit> {
+    let mut rest: usize = sizes.iter().map(|(groups, bytes)| groups * bytes).sum();
+    let mut units = Vec::new();
+    for (matrix, &(groups, bytes)) in sizes.iter().enumerate() {
+        let mut first = 0;
+        while first < groups {
+            let wanted = (rest / (PART_OF_SHARE * threads)).clamp(UNIT_BYTES.start, UNIT_BYTES.end);
+            let count = (wanted / bytes.max(1)).max(1).next_multiple_of(GROUPS);
+            let end = groups.min(first + count);
+            units.push(Unit { matrix, groups: first..end });
+            rest -= (end - first) * bytes;
+            first = end;
         }
-        unit -= part.units();
     }
-    None
+    units
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_group_is_in_one_unit(
+            sizes in prop::collection::vec((0_usize..2000, 1_usize..400_000), 0..4),
+            threads in 1_usize..100,
+        ) {
+            let units = units(&sizes, threads);
+            let mut next = (0, 0);
+            for Unit { matrix, groups } in &units {
+                while next.1 == sizes[next.0].0 {
+                    next = (next.0 + 1, 0);
+                }
+                prop_assert_eq!((*matrix, groups.start), next);
+                prop_assert!(groups.start.is_multiple_of(GROUPS) && !groups.is_empty());
+                let bytes = groups.len() * sizes[*matrix].1;
+                prop_assert!(groups.len() <= GROUPS || bytes <= UNIT_BYTES.end + GROUPS * sizes[*matrix].1);
+                next.1 = groups.end;
+            }
+            let there: usize = sizes.iter().map(|(groups, _)| groups).sum();
+            prop_assert_eq!(units.iter().map(|unit| unit.groups.len()).sum::<usize>(), there);
+        }
+    }
+
+    #[test]
+    fn the_last_pieces_are_small() {
+        // 3072 x 3072 values of Q4_K.
+        let units = units(&[(192, 27_648)], 2);
+        let first = units[0].groups.len() * 27_648;
+        assert!((1_000_000..1_100_000).contains(&first), "{first}");
+        let last = &units[units.len() - 4..];
+        assert!(last.iter().all(|unit| unit.groups.len() == GROUPS), "{units:?}");
+        assert!(units.windows(2).all(|two| two[0].groups.len() >= two[1].groups.len()), "{units:?}");
+    }
 }
