@@ -12,12 +12,14 @@ use crate::kernels::activation::silu_mul_row;
 use crate::kernels::simd::{LANES, Op, Simd, Tier, dispatch, load_some, store_some};
 use crate::kernels::{Compute, DisjointMut, Halt, Scratch, Stop, view_mut};
 
-/// Bytes of weights that a thread takes at a time, at most and at least: memory that is read from one end to the other comes fastest,
-/// and at the end of a product all threads should be done at once.
-const UNIT_BYTES: Range<usize> = 16 << 10..1 << 20;
-/// A thread takes this part of what it would get of the rest: guided self-scheduling (Polychronopoulos and Kuck, 1987), more
-/// cautious.
-const PART_OF_SHARE: usize = 2;
+/// Most bytes of weights that a thread takes at a time. Each time it begins in memory that nobody has asked for, so few times are
+/// better.
+const MOST_BYTES: usize = 1 << 20;
+/// Fewest bytes, if a strip has no more: enough to hide the taking.
+const FEWEST_BYTES: usize = 16 << 10;
+/// Of what would be its share of the rest, a thread takes one part of so many, so that all are done at about the same time: guided
+/// self-scheduling (Polychronopoulos and Kuck, 1987), where it is the whole share, for threads that may be put aside.
+const PARTS_OF_SHARE: usize = 2;
 
 /// Most tokens that a strip is computed for at a time: their activations stay in the second-level cache while they meet all
 /// strips of a piece of work, and their results in the first-level one. Panels then take them without a rest.
@@ -259,7 +261,7 @@ fn units(sizes: &[(usize, usize)], threads: usize) -> Vec<Unit> {
     for (matrix, &(groups, bytes)) in sizes.iter().enumerate() {
         let mut first = 0;
         while first < groups {
-            let wanted = (rest / (PART_OF_SHARE * threads)).clamp(UNIT_BYTES.start, UNIT_BYTES.end);
+            let wanted = (rest / (PARTS_OF_SHARE * threads)).clamp(FEWEST_BYTES, MOST_BYTES);
             let count = (wanted / bytes.max(1)).max(1).next_multiple_of(GROUPS);
             let end = groups.min(first + count);
             units.push(Unit { matrix, groups: first..end });
@@ -291,7 +293,7 @@ mod tests {
                 prop_assert_eq!((*matrix, groups.start), next);
                 prop_assert!(groups.start.is_multiple_of(GROUPS) && !groups.is_empty());
                 let bytes = groups.len() * sizes[*matrix].1;
-                prop_assert!(groups.len() <= GROUPS || bytes <= UNIT_BYTES.end + GROUPS * sizes[*matrix].1);
+                prop_assert!(groups.len() <= GROUPS || bytes <= MOST_BYTES + GROUPS * sizes[*matrix].1);
                 next.1 = groups.end;
             }
             let there: usize = sizes.iter().map(|(groups, _)| groups).sum();
