@@ -133,7 +133,10 @@ impl Shared {
         if waiting > 0 {
             self.ready.notify_all();
         }
-        if let Some(waker) = &*self.waker() {
+        // Under the lock that the end takes as well: so nothing is heard after it.
+        if let Some(waker) = &*self.waker()
+            && (ended || !self.queue().ended)
+        {
             waker(ended);
         }
     }
@@ -164,12 +167,9 @@ pub(super) struct News {
 }
 
 impl News {
-    /// Tells them, which is a system call, unless the end has come: it was told, and then nobody wants to hear more.
+    /// Tells them: a system call.
     pub(super) fn tell(self) {
-        let ended = self.shared.queue().ended;
-        if !ended {
-            self.shared.wake(self.waiting, false);
-        }
+        self.shared.wake(self.waiting, false);
     }
 }
 
