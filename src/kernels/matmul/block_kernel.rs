@@ -7,8 +7,8 @@
 
 use super::acts::BlockActs;
 use super::format::{BlockFormat, BlockKind, CHUNK, Dots, SPAN};
-use super::strip::GROUPS;
-use crate::kernels::ahead::Ahead;
+use super::strip::{GROUPS, is_wide};
+use crate::kernels::ahead::{Ahead, ask_ahead};
 use crate::kernels::simd::{LANES, Simd, keep_order};
 
 /// 16 rows of two blocks, unpacked to one byte per value: chunk `i` has elements `4 i` to `4 i + 3`.
@@ -31,14 +31,14 @@ pub(super) unsafe fn unpack<S: Simd, F: BlockFormat>(s: S, tile: *const u8, pane
     unsafe {
         let to = panel.values.as_mut_ptr();
         for block in 0..2 {
+            let (d, min) = scales::<S, F>(s, tile, block);
+            s.store(d, panel.d[block].as_mut_ptr());
+            s.store(min, panel.mins[block].as_mut_ptr());
             for step in 0..4 {
                 let [low, high] = F::weights(s, tile, block, step);
                 s.store_b(low, to.add((8 * block + step) * CHUNK));
                 s.store_b(high, to.add((8 * block + 4 + step) * CHUNK));
             }
-            let (d, min) = scales::<S, F>(s, tile, block);
-            s.store(d, panel.d[block].as_mut_ptr());
-            s.store(min, panel.mins[block].as_mut_ptr());
         }
     }
 }
@@ -46,9 +46,9 @@ pub(super) unsafe fn unpack<S: Simd, F: BlockFormat>(s: S, tile: *const u8, pane
 /// The scale of a block of a tile, and its least value (zero where there is none).
 #[inline(always)]
 unsafe fn scales<S: Simd, F: BlockFormat>(s: S, tile: *const u8, block: usize) -> (S::F, S::F) {
-    // SAFETY: the caller gives a whole tile.
+    // SAFETY: the caller gives a whole tile, which begins with two halves, or four.
     unsafe {
-        let d = tile.add(F::VALUES).cast::<u16>();
+        let d = tile.cast::<u16>();
         let min = if F::MINS { s.load_f16(d.add((2 + block) * LANES)) } else { s.splat(0.0) };
         (s.load_f16(d.add(block * LANES)), min)
     }
@@ -143,14 +143,12 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
     }
 }
 
-/// How far ahead of its tile a product asks for memory, in bytes.
-const AHEAD: usize = 8192;
-
 /// Adds a block of a tile to the results.
 #[inline(always)]
 unsafe fn block<S: Simd, F: BlockFormat, const M: usize, const BLOCK: usize>(
     s: S,
     tile: *const u8,
+    scales: Option<(S::F, S::F)>,
     acts: *const BlockActs,
     result: &mut [S::F; M],
 ) {
@@ -165,7 +163,7 @@ unsafe fn block<S: Simd, F: BlockFormat, const M: usize, const BLOCK: usize>(
                 acc[m] = <F::Bits<S> as Dots<S>>::dot(s, acc[m], w[1], s.splat4(q.add(16)));
             }
         }
-        let scales = scales::<S, F>(s, tile, BLOCK);
+        let scales = scales.unwrap_or_else(|| self::scales::<S, F>(s, tile, BLOCK));
         for m in 0..M {
             let total = <F::Bits<S> as Dots<S>>::sum(s, acc[m]);
             result[m] = finish::<S, F>(s, total, scales, &*acts.add(m), BLOCK, result[m]);
@@ -192,13 +190,17 @@ pub(super) unsafe fn direct<S: Simd, F: BlockFormat, const M: usize>(
     unsafe {
         let mut result = [s.splat(0.0); M];
         for _ in 0..tiles {
-            let mut line = 0;
-            while line < F::TILE {
-                s.prefetch_far(tile.wrapping_add(AHEAD + line));
-                line += CHUNK;
+            for line in 0..F::TILE / CHUNK {
+                ask_ahead(s, tile, line, is_wide::<S>() && M == 1);
             }
-            block::<S, F, M, 0>(s, tile, acts, &mut result);
-            block::<S, F, M, 1>(s, tile, acts, &mut result);
+            // Scales come first, and where there are registers for them they are read first: the processor's own prefetcher
+            // loses the trail of lines that are not met in their order.
+            let early = is_wide::<S>().then(|| [scales::<S, F>(s, tile, 0), scales::<S, F>(s, tile, 1)]);
+            if is_wide::<S>() {
+                keep_order();
+            }
+            block::<S, F, M, 0>(s, tile, early.map(|of| of[0]), acts, &mut result);
+            block::<S, F, M, 1>(s, tile, early.map(|of| of[1]), acts, &mut result);
             tile = tile.add(F::TILE);
             acts = acts.add(tokens);
         }

@@ -396,12 +396,12 @@ pub(super) trait BlockKind {
     type Bits<S: Simd>: Dots<S>;
 }
 
-/// A type with blocks of 32 and a tile: the chunks of two blocks, then `d` of both, then the least values of both.
+/// A type with blocks of 32 and a tile: `d` of two blocks, then the least values of both, then the chunks of both.
 pub(super) trait BlockFormat: BlockKind {
     /// Bytes of a tile.
     const TILE: usize;
-    /// Bytes of the chunks.
-    const VALUES: usize;
+    /// Bytes before the chunks.
+    const HEAD: usize;
     /// The values of step `step` < 4 of block `block` < 2: elements `4 step` and `16 + 4 step` on.
     ///
     /// # Safety
@@ -433,39 +433,39 @@ impl BlockKind for Q80 {
 }
 
 #[inline(always)]
-unsafe fn nibbles<S: Simd>(s: S, tile: *const u8, block: usize, step: usize) -> [S::B; 2] {
+unsafe fn nibbles<S: Simd>(s: S, chunks: *const u8, block: usize, step: usize) -> [S::B; 2] {
     // SAFETY: the caller's promise: eight chunks.
-    let both = unsafe { s.load_b(tile.add((4 * block + step) * CHUNK)) };
+    let both = unsafe { s.load_b(chunks.add((4 * block + step) * CHUNK)) };
     let mask = s.splat_b(0x0f);
     [s.and_b(both, mask), s.shr_b::<4>(both, mask)]
 }
 
 impl BlockFormat for Q40 {
-    const TILE: usize = Self::VALUES + 4 * LANES;
-    const VALUES: usize = 8 * CHUNK;
+    const TILE: usize = Self::HEAD + 8 * CHUNK;
+    const HEAD: usize = 4 * LANES;
     #[inline(always)]
     unsafe fn weights<S: Simd>(s: S, tile: *const u8, block: usize, step: usize) -> [S::B; 2] {
-        // SAFETY: the tile begins with eight chunks.
-        unsafe { nibbles(s, tile, block, step) }
+        // SAFETY: eight chunks come after the head.
+        unsafe { nibbles(s, tile.add(Self::HEAD), block, step) }
     }
 }
 impl BlockFormat for Q41 {
-    const TILE: usize = Self::VALUES + 8 * LANES;
-    const VALUES: usize = 8 * CHUNK;
+    const TILE: usize = Self::HEAD + 8 * CHUNK;
+    const HEAD: usize = 8 * LANES;
     #[inline(always)]
     unsafe fn weights<S: Simd>(s: S, tile: *const u8, block: usize, step: usize) -> [S::B; 2] {
-        // SAFETY: the tile begins with eight chunks.
-        unsafe { nibbles(s, tile, block, step) }
+        // SAFETY: eight chunks come after the head.
+        unsafe { nibbles(s, tile.add(Self::HEAD), block, step) }
     }
 }
 impl BlockFormat for Q80 {
-    const TILE: usize = Self::VALUES + 4 * LANES;
-    const VALUES: usize = 16 * CHUNK;
+    const TILE: usize = Self::HEAD + 16 * CHUNK;
+    const HEAD: usize = 4 * LANES;
     #[inline(always)]
     unsafe fn weights<S: Simd>(s: S, tile: *const u8, block: usize, step: usize) -> [S::B; 2] {
-        // SAFETY: the tile begins with sixteen chunks.
+        // SAFETY: sixteen chunks come after the head.
         unsafe {
-            let at = tile.add((8 * block + step) * CHUNK);
+            let at = tile.add(Self::HEAD + (8 * block + step) * CHUNK);
             [s.load_b(at), s.load_b(at.add(4 * CHUNK))]
         }
     }

@@ -95,11 +95,12 @@ fn q6_k(block: &[u8], r: usize, tile: &mut [u8]) {
     }
 }
 
-/// One or two blocks of 32 of `BYTES` bytes: `HEAD` bytes of scales, then values, each byte changed by `flip`.
+/// One or two blocks of 32 of `BYTES` bytes: `HEAD` bytes of scales, then values, each byte changed by `flip`. In the tile, too, all
+/// scales come first.
 #[inline(always)]
 fn small<const HEAD: usize, const BYTES: usize>(blocks: &[u8], r: usize, tile: &mut [u8], flip: u8) {
     let chunks = (BYTES - HEAD) / 4;
-    let (values, scales) = tile.split_at_mut(2 * chunks * CHUNK);
+    let (scales, values) = tile.split_at_mut(2 * HEAD * LANES);
     for (b, block) in blocks.as_chunks::<BYTES>().0.iter().enumerate() {
         let mut bytes = *block;
         bytes.iter_mut().skip(HEAD).for_each(|byte| *byte ^= flip);

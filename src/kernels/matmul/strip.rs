@@ -45,7 +45,7 @@ fn few_super<S: Simd, F: SuperFormat>(s: S) -> usize {
 
 /// Whether the sums of both groups of a strip stay in registers for several tokens.
 #[inline(always)]
-fn is_wide<S: Simd>() -> bool {
+pub(super) fn is_wide<S: Simd>() -> bool {
     S::SUMS >= 8 * GROUPS
 }
 

@@ -14,7 +14,7 @@ use std::mem::offset_of;
 use super::acts::SuperActs;
 use super::format::{CHUNK, Dots, SUPER, Scales, SuperFormat, SuperKind};
 use super::strip::GROUPS;
-use crate::kernels::ahead::Ahead;
+use crate::kernels::ahead::{Ahead, ask_ahead};
 use crate::kernels::simd::{LANES, Simd, keep_order};
 
 /// 16 rows of a super-block, unpacked to one byte per value: chunk `i` has elements `4 i` to `4 i + 3`.
@@ -311,12 +311,6 @@ unsafe fn panels_with<S: Simd, K: SuperKind, const R: usize, const T: usize, con
     }
 }
 
-/// How far ahead of its tile a product of `tokens` tokens asks for memory, in bytes, and for which lines: every one, or every
-/// second one. One token is done so soon that the processor keeps up by itself when it is shown the way, and is held up by more.
-const fn ahead(tokens: usize) -> (usize, usize) {
-    if tokens == 1 { (4096, 2) } else { (8192, 1) }
-}
-
 /// Adds the scaled sums of a quarter of a tile.
 #[inline(always)]
 unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize, const SHORT: bool>(
@@ -374,11 +368,8 @@ unsafe fn step<
     // to wait for them.
     let lines = F::TILE / CHUNK;
     let (first, end) = (GROUP * lines / 4, (GROUP + 1) * lines / 4);
-    let (ahead, every) = ahead(M);
     for line in first + STEP * (end - first) / all..first + (STEP + 1) * (end - first) / all {
-        if line.is_multiple_of(every) {
-            s.prefetch_far(tile.wrapping_add(ahead + line * CHUNK));
-        }
+        ask_ahead(s, tile, line, M == 1);
     }
     // SAFETY: the caller gives a whole tile and M blocks of activations.
     unsafe {
