@@ -6,8 +6,8 @@
 )]
 
 use super::acts::BlockActs;
-use super::format::{BlockFormat, BlockKind, CHUNK, Dots, SPAN};
-use super::strip::{GROUPS, is_wide};
+use super::format::{BlockFormat, BlockKind, CHUNK, Dots, GROUPS, SPAN};
+use super::strip::is_wide;
 use crate::kernels::ahead::{Ahead, ask_ahead};
 use crate::kernels::simd::{LANES, Simd, keep_order};
 
@@ -89,7 +89,7 @@ pub(super) unsafe fn panels<S: Simd, K: BlockKind, const R: usize, const T: usiz
     count: usize,
     acts: *const BlockActs,
     tokens: usize,
-    ahead: &mut Ahead<GROUPS>,
+    ahead: &mut Ahead<1>,
     results: *mut f32,
     stride: usize,
 ) {
@@ -171,8 +171,8 @@ unsafe fn block<S: Simd, F: BlockFormat, const M: usize, const BLOCK: usize>(
     }
 }
 
-/// The results of 16 rows, `tiles` tiles each, for `M` tokens, straight from their tiles. Token `m`'s results are at
-/// `results + m * stride`; its activations for tile `i` at `acts + i * tokens + m`.
+/// The results of a strip's groups, `tiles` tiles each, for `M` tokens, straight from the tiles. Token `m`'s results are at
+/// `results + m * stride`; its activations for tile `i` of each group at `acts + i * tokens + m`.
 ///
 /// # Safety
 /// All pointers are valid.
@@ -180,32 +180,36 @@ unsafe fn block<S: Simd, F: BlockFormat, const M: usize, const BLOCK: usize>(
 pub(super) unsafe fn direct<S: Simd, F: BlockFormat, const M: usize>(
     s: S,
     mut tile: *const u8,
-    tiles: usize,
+    [tiles, groups]: [usize; 2],
     mut acts: *const BlockActs,
     tokens: usize,
     results: *mut f32,
     stride: usize,
 ) {
-    // SAFETY: the caller gives `tiles` tiles side by side, and their activations.
+    // SAFETY: the caller gives `tiles` tiles of each group, which take turns, and their activations.
     unsafe {
-        let mut result = [s.splat(0.0); M];
+        let mut results_of = [[s.splat(0.0); M]; GROUPS];
         for _ in 0..tiles {
-            for line in 0..F::TILE / CHUNK {
-                ask_ahead(s, tile, line, is_wide::<S>() && M == 1);
+            for result in results_of.iter_mut().take(groups) {
+                for line in 0..F::TILE / CHUNK {
+                    ask_ahead(s, tile, line, is_wide::<S>() && M == 1);
+                }
+                // Scales come first, and where there are registers for them they are read first: the processor's own
+                // prefetcher loses the trail of lines that are not met in their order.
+                let early = is_wide::<S>().then(|| [scales::<S, F>(s, tile, 0), scales::<S, F>(s, tile, 1)]);
+                if is_wide::<S>() {
+                    keep_order();
+                }
+                block::<S, F, M, 0>(s, tile, early.map(|of| of[0]), acts, result);
+                block::<S, F, M, 1>(s, tile, early.map(|of| of[1]), acts, result);
+                tile = tile.add(F::TILE);
             }
-            // Scales come first, and where there are registers for them they are read first: the processor's own prefetcher
-            // loses the trail of lines that are not met in their order.
-            let early = is_wide::<S>().then(|| [scales::<S, F>(s, tile, 0), scales::<S, F>(s, tile, 1)]);
-            if is_wide::<S>() {
-                keep_order();
-            }
-            block::<S, F, M, 0>(s, tile, early.map(|of| of[0]), acts, &mut result);
-            block::<S, F, M, 1>(s, tile, early.map(|of| of[1]), acts, &mut result);
-            tile = tile.add(F::TILE);
             acts = acts.add(tokens);
         }
-        for m in 0..M {
-            s.store(result[m], results.add(m * stride));
+        for (group, result) in results_of.iter().enumerate().take(groups) {
+            for m in 0..M {
+                s.store(result[m], results.add(m * stride + group * LANES));
+            }
         }
     }
 }

@@ -49,7 +49,7 @@ impl Row<'_> {
     fn tiles(&mut self) -> &[u8] {
         let tiles = self.scratch.bytes(pack::group_bytes(self.kind, self.out.len()).unwrap_or_default());
         tiles.fill(0);
-        pack::pack_group(self.kind, self.out.len(), self.bytes, tiles);
+        pack::pack_strip(self.kind, self.out.len(), self.bytes, tiles);
         tiles
     }
 

@@ -48,8 +48,8 @@ impl FloatFormat for BF16 {
     }
 }
 
-/// Adds `tiles` tiles of each of `R` groups of 16 rows to the results of `T` tokens. Group `r` begins at `group + r * bytes`;
-/// token `t`'s activations are at `acts + t * stride`; its results, `16 R` of them, at `results + t * results_stride`.
+/// Adds `tiles` tiles of each of `R` groups of 16 rows to the results of `T` tokens. Those of the groups are side by side at `tile`,
+/// and again every `step` bytes; token `t`'s activations are at `acts + t * stride`; its results, `16 R` of them, at `results + t * results_stride`.
 ///
 /// # Safety
 /// All pointers are valid; those to results do not overlap.
@@ -57,8 +57,8 @@ impl FloatFormat for BF16 {
 #[expect(clippy::too_many_arguments, reason = "two matrices and a result, each with its stride")]
 pub(super) unsafe fn tiles<S: Simd, F: FloatFormat, const R: usize, const T: usize>(
     s: S,
-    group: *const u8,
-    bytes: usize,
+    tile: *const u8,
+    step: usize,
     tiles: usize,
     acts: *const f32,
     stride: usize,
@@ -73,15 +73,18 @@ pub(super) unsafe fn tiles<S: Simd, F: FloatFormat, const R: usize, const T: usi
                 acc[t][r] = s.load(results.add(t * results_stride + r * LANES));
             }
         }
-        for k in 0..tiles * SPAN {
-            let mut w = [s.splat(0.0); R];
-            for r in 0..R {
-                w[r] = F::load(s, group.add(r * bytes + k * LANES * F::SIZE));
-            }
-            for t in 0..T {
-                let a = s.splat(*acts.add(t * stride + k));
+        for i in 0..tiles {
+            let (tile, acts) = (tile.add(i * step), acts.add(i * SPAN));
+            for k in 0..SPAN {
+                let mut w = [s.splat(0.0); R];
                 for r in 0..R {
-                    acc[t][r] = s.fma(w[r], a, acc[t][r]);
+                    w[r] = F::load(s, tile.add((r * SPAN + k) * LANES * F::SIZE));
+                }
+                for t in 0..T {
+                    let a = s.splat(*acts.add(t * stride + k));
+                    for r in 0..R {
+                        acc[t][r] = s.fma(w[r], a, acc[t][r]);
+                    }
                 }
             }
         }

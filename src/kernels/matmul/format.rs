@@ -1,4 +1,7 @@
-//! How weights lie in memory: tiles of 16 rows, so that a lane is a row and nothing is summed across lanes.
+//! How weights lie in memory: tiles of 16 rows, so that a lane is a row and nothing is summed across lanes. Two such groups of rows
+//! make a strip, whose tiles take turns: the first of both groups, the second of both. So memory is read in its order, and a
+//! tile finds its activations in the first-level cache, where the tile before it has left them. At the end of a matrix a group may
+//! be alone.
 //!
 //! A chunk is 64 bytes: four bytes of each of 16 rows. A tile of a K-quant is 16 rows by one super-block of 256; of the other
 //! types, 16 rows by 64. A tile has the bytes of the blocks it came from, in another order (Q6_K: and 32 bytes of padding).
@@ -14,6 +17,8 @@ pub(super) const SPAN: usize = 64;
 pub(super) const BLOCK: usize = 32;
 /// Bytes of a chunk.
 pub(super) const CHUNK: usize = 64;
+/// Groups of 16 rows in a strip.
+pub(super) const GROUPS: usize = 2;
 
 /// What the activations of a product must look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +85,8 @@ pub(super) trait Dots<S: Simd> {
     fn drain(s: S, total: S::I, acc: Self::Acc, scale: S::I) -> S::I;
     /// The same for sums that fit into i16.
     fn drain_short(s: S, total: S::I, acc: Self::Acc, scale: S::I) -> S::I;
+    /// As [`Simd::settle`].
+    fn settle(s: S, acc: Self::Acc) -> Self::Acc;
     fn sum(s: S, acc: Self::Acc) -> S::I;
 }
 
@@ -116,6 +123,10 @@ impl<S: Simd, const BITS: usize> Dots<S> for Narrow<BITS> {
         s.drain_short(total, acc, scale)
     }
     #[inline(always)]
+    fn settle(s: S, acc: S::Dot) -> S::Dot {
+        s.settle(acc)
+    }
+    #[inline(always)]
     fn sum(s: S, acc: S::Dot) -> S::I {
         s.dot_sum(acc)
     }
@@ -149,6 +160,10 @@ impl<S: Simd> Dots<S> for Wide {
         s.wide_drain(total, acc, scale)
     }
     #[inline(always)]
+    fn settle(_: S, acc: S::Wide) -> S::Wide {
+        acc
+    }
+    #[inline(always)]
     fn sum(s: S, acc: S::Wide) -> S::I {
         s.wide_sum(acc)
     }
@@ -159,6 +174,8 @@ impl<S: Simd> Dots<S> for Wide {
 pub(super) struct Scales {
     /// Of each sub-block, as [`Simd::scale`] gives them.
     pub(super) sub: [[i32; LANES]; 16],
+    /// The same in pairs of i16, of the sub-blocks that [`SuperKind::pair`] names. Filled where sums are scaled in pairs.
+    pub(super) pairs: [[i32; LANES]; 8],
     /// What the sums of activations are multiplied with, in pairs of i16 of neighbouring sub-blocks.
     pub(super) mins: [[i32; LANES]; 8],
     /// Scales of 32 values times the middle of their range, in such pairs. Filled where sums may be [short](Simd::SHORT).
@@ -172,6 +189,7 @@ pub(super) struct Scales {
 impl Scales {
     pub(super) const ZERO: Self = Self {
         sub: [[0; LANES]; 16],
+        pairs: [[0; LANES]; 8],
         mins: [[0; LANES]; 8],
         middles: [[0; LANES]; 4],
         d: [0.0; LANES],
@@ -191,6 +209,22 @@ pub(super) trait SuperKind {
     const MIDDLE: Option<i32>;
     /// The values' width.
     type Bits<S: Simd>: Dots<S>;
+
+    /// From the first sub-block of a pair to the second: a step of a tile has both.
+    const APART: usize = if Self::SUB == 32 { 1 } else { 2 };
+
+    /// The sub-blocks of pair `pair`.
+    #[inline(always)]
+    fn pair(pair: usize) -> [usize; 2] {
+        let first = pair / Self::APART * 2 * Self::APART + pair % Self::APART;
+        [first, first + Self::APART]
+    }
+
+    /// The pair whose first sub-block is `sub`.
+    #[inline(always)]
+    fn pair_from(sub: usize) -> usize {
+        sub / (2 * Self::APART) * Self::APART + sub % Self::APART
+    }
 }
 
 /// A K-quant with a tile.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::format::{Family, layout};
+use super::format::{Family, GROUPS, layout};
 use super::pack;
 use crate::error::{Error, Result};
 use crate::gguf::GgmlType;
@@ -58,15 +58,17 @@ impl Matrix {
         let row = row_bytes(kind, k);
         let tiles = pack::group_bytes(kind, k);
         let to = DisjointMut::new(to);
-        compute.pool.for_each(rows.div_ceil(LANES), &|group, scratch| {
-            let source = group * LANES * row..rows.min((group + 1) * LANES) * row;
-            let place = tiles.map_or(source.clone(), |bytes| group * bytes..(group + 1) * bytes);
-            // SAFETY: units write the tiles, or the rows, of different groups of rows.
+        let groups = rows.div_ceil(LANES);
+        compute.pool.for_each(groups.div_ceil(GROUPS), &|strip, scratch| {
+            let strip = strip * GROUPS..groups.min((strip + 1) * GROUPS);
+            let source = strip.start * LANES * row..rows.min(strip.end * LANES) * row;
+            let place = tiles.map_or(source.clone(), |bytes| strip.start * bytes..strip.end * bytes);
+            // SAFETY: units write the tiles, or the rows, of different strips.
             let to = unsafe { to.slice(place) };
             if tiles.is_some() {
                 let rows = scratch.bytes(source.len());
                 read(source, rows);
-                pack::pack_group(kind, k, rows, to);
+                pack::pack_strip(kind, k, rows, to);
             } else {
                 read(source, to);
             }
@@ -122,7 +124,7 @@ impl Matrix {
         layout(self.kind).and_then(|(_, tile)| tile)
     }
 
-    /// Tiles side by side in a group of 16 rows.
+    /// Tiles of a group of 16 rows.
     pub(super) fn tiles(&self) -> usize {
         self.k.div_ceil(self.family.tile_k())
     }
@@ -147,7 +149,7 @@ impl Matrix {
         &(*self.memory).as_ref()[self.range.clone()]
     }
 
-    /// The bytes of groups `groups`: their tiles, or their rows.
+    /// The bytes of groups `groups`: the tiles of strips, or the rows of any groups.
     pub(super) fn group_data(&self, groups: Range<usize>) -> &[u8] {
         let data = self.data();
         let unit =

@@ -1,21 +1,22 @@
 //! From the blocks of a file to tiles: the same bytes in another order.
 
-use super::format::{CHUNK, Q6_K_HEAD, SIX_BIT_HEAD, SPAN, SUPER, layout};
+use super::format::{CHUNK, GROUPS, Q6_K_HEAD, SIX_BIT_HEAD, SPAN, SUPER, layout};
 use crate::gguf::GgmlType;
 use crate::kernels::simd::LANES;
 
-/// Lays out up to 16 rows of `k` values as tiles. `rows` holds whole rows, as the file does; `to` the tiles of 16 rows, which
-/// must be zero where fewer rows are given or `k` ends within a tile.
-pub(super) fn pack_group(kind: GgmlType, k: usize, rows: &[u8], to: &mut [u8]) {
+/// Lays out up to 32 rows of `k` values as the tiles of a strip. `rows` holds whole rows, as the file does; `to` has
+/// [`group_bytes`] for every 16 of them, or fewer at the end, and must be zero where rows are missing or `k` ends within a tile.
+pub(super) fn pack_strip(kind: GgmlType, k: usize, rows: &[u8], to: &mut [u8]) {
     let Some((family, Some(tile))) = layout(kind) else { return };
     let (block, size) = (kind.block_size(), kind.type_size());
     let row_bytes = k / block * size;
     let per_tile = family.tile_k() / block;
+    let groups = if rows.len() > LANES * row_bytes { GROUPS } else { 1 };
     // One tile after another: rows after rows, each would be in the first-level cache no longer when its next row comes.
-    for (i, tile) in to.chunks_exact_mut(tile).enumerate() {
+    for (i, tiles) in to.chunks_exact_mut(groups * tile).enumerate() {
         let blocks = i * per_tile * size..row_bytes.min((i + 1) * per_tile * size);
         for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-            let blocks = &row[blocks.clone()];
+            let (blocks, r, tile) = (&row[blocks.clone()], r % LANES, &mut tiles[r / LANES * tile..][..tile]);
             match kind {
                 GgmlType::Q4_K => q4_k(blocks, r, tile),
                 GgmlType::Q5_K => q5_k(blocks, r, tile),
@@ -117,7 +118,7 @@ fn floats(values: &[u8], size: usize, r: usize, tile: &mut [u8]) {
     }
 }
 
-/// Bytes of the tiles of 16 rows of `k` values, for a type that has tiles.
+/// Bytes of the tiles of a group, 16 rows of `k` values, for a type that has tiles.
 pub(super) fn group_bytes(kind: GgmlType, k: usize) -> Option<usize> {
     let (family, tile) = layout(kind)?;
     Some(k.div_ceil(family.tile_k()) * tile?)

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::acts::Activations;
-use super::format::layout;
+use super::format::{GROUPS, layout};
 use super::matrix::Matrix;
-use super::strip::{self, GROUPS, Home, PIECE, Strip, WIDTH};
+use super::strip::{self, Home, PIECE, Strip, WIDTH};
 use crate::error::Error;
 use crate::gguf::GgmlType;
 use crate::kernels::activation::silu_mul_row;

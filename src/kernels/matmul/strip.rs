@@ -7,7 +7,7 @@ use super::acts::Activations;
 use super::block_kernel::{self, BlockPanel};
 use super::float_kernel::{self, BF16, F16, F32, FloatFormat};
 use super::format::{
-    BlockFormat, BlockKind, CHUNK, Q4K, Q5K, Q6K, Q40, Q41, Q80, SPAN, SUPER, SuperFormat, SuperKind,
+    BlockFormat, BlockKind, CHUNK, GROUPS, Q4K, Q5K, Q6K, Q40, Q41, Q80, SPAN, SUPER, SuperFormat, SuperKind,
 };
 use super::matrix::Matrix;
 use super::pack;
@@ -17,14 +17,14 @@ use crate::gguf::GgmlType;
 use crate::kernels::ahead::Ahead;
 use crate::kernels::simd::{LANES, Op, Simd, Tier, dispatch};
 
-/// Groups of 16 rows in a strip.
-pub(super) const GROUPS: usize = 2;
 /// Results that a strip has for each token.
 pub(super) const WIDTH: usize = GROUPS * LANES;
 /// Panels of a group that are unpacked at a time, for types with blocks of 32: 256 elements of each row.
 const BLOCK_PANELS: usize = 4;
 /// Most tokens that panels are used for at once.
 pub(super) const PIECE: usize = 6;
+/// The same where sums are scaled in pairs, of which twice as many are in registers.
+const PAIRED_PIECE: usize = 4;
 /// Tiles of floats that are used for all tokens before the next are read, to find them in the first-level cache.
 const FLOAT_TILES: usize = 4;
 
@@ -121,33 +121,30 @@ macro_rules! pieces {
 trait Panels<P> {
     /// Unpacks tile `index` of the strip's group `group`.
     fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut P);
-    /// Where the tile lies and its bytes, to ask for them ahead of time. Past the end of a strip they are those of the next one,
+    /// Asks for `count` tiles of each group from `index` on, in `calls` calls. Past the end of a strip they are those of the next one,
     /// or nobody's.
-    fn memory(&self, group: usize, index: usize) -> (*const u8, usize);
-
-    /// Asks for `count` tiles of each group from `index` on, in `calls` calls.
-    #[inline(always)]
-    fn ahead(&self, index: usize, count: usize, calls: usize) -> Ahead<GROUPS> {
-        let bytes = self.memory(0, index).1 * count;
-        let step = bytes.div_ceil(calls).next_multiple_of(CHUNK);
-        Ahead::new(std::array::from_fn(|group| self.memory(group, index).0), bytes, step)
-    }
+    fn ahead(&self, index: usize, count: usize, calls: usize) -> Ahead<1>;
 }
 
 /// Panels from tiles in the layout of `F`.
 struct FromTiles<F> {
     tiles: *const u8,
-    /// Tiles of a group.
-    count: usize,
+    groups: usize,
     format: PhantomData<F>,
 }
 
 impl<F> FromTiles<F> {
-    /// Where a tile of this strip lies, or of the next one when `index` is past the end.
+    /// Where tile `index` of group `group` lies, if a tile has `bytes` bytes.
     #[inline(always)]
     fn tile(&self, group: usize, index: usize, bytes: usize) -> *const u8 {
-        let (strips, index) = if index < self.count { (0, index) } else { (1, index - self.count) };
-        self.tiles.wrapping_add(((strips * GROUPS + group) * self.count + index) * bytes)
+        self.tiles.wrapping_add((index * self.groups + group) * bytes)
+    }
+
+    /// [`Panels::ahead`] for tiles of `tile` bytes.
+    #[inline(always)]
+    fn ahead(&self, index: usize, count: usize, calls: usize, tile: usize) -> Ahead<1> {
+        let bytes = count * self.groups * tile;
+        Ahead::new([self.tile(0, index, tile)], bytes, bytes.div_ceil(calls).next_multiple_of(CHUNK))
     }
 }
 
@@ -155,13 +152,11 @@ impl<F: SuperFormat> Panels<SuperPanel> for FromTiles<F> {
     #[inline(always)]
     fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut SuperPanel) {
         // SAFETY: the tile is one of the strip's.
-        unsafe {
-            super_kernel::unpack::<S, F>(s, self.tiles.add((group * self.count + index) * F::TILE), panel)
-        }
+        unsafe { super_kernel::unpack::<S, F>(s, self.tile(group, index, F::TILE), panel) }
     }
     #[inline(always)]
-    fn memory(&self, group: usize, index: usize) -> (*const u8, usize) {
-        (self.tile(group, index, F::TILE), F::TILE)
+    fn ahead(&self, index: usize, count: usize, calls: usize) -> Ahead<1> {
+        self.ahead(index, count, calls, F::TILE)
     }
 }
 
@@ -169,13 +164,11 @@ impl<F: BlockFormat> Panels<BlockPanel> for FromTiles<F> {
     #[inline(always)]
     fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut BlockPanel) {
         // SAFETY: the tile is one of the strip's.
-        unsafe {
-            block_kernel::unpack::<S, F>(s, self.tiles.add((group * self.count + index) * F::TILE), panel)
-        }
+        unsafe { block_kernel::unpack::<S, F>(s, self.tile(group, index, F::TILE), panel) }
     }
     #[inline(always)]
-    fn memory(&self, group: usize, index: usize) -> (*const u8, usize) {
-        (self.tile(group, index, F::TILE), F::TILE)
+    fn ahead(&self, index: usize, count: usize, calls: usize) -> Ahead<1> {
+        self.ahead(index, count, calls, F::TILE)
     }
 }
 
@@ -197,11 +190,11 @@ impl<F: RawSuper> Panels<SuperPanel> for FromRows<'_, F> {
     #[inline(always)]
     fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut SuperPanel) {
         raw::super_panel::<F>(self.rows(group), self.matrix.row_bytes(), index, panel);
-        super_kernel::prepare_scales(s, panel);
+        super_kernel::prepare_scales::<S, F>(s, panel);
     }
     #[inline(always)]
-    fn memory(&self, _: usize, _: usize) -> (*const u8, usize) {
-        (std::ptr::null(), 0)
+    fn ahead(&self, _: usize, _: usize, _: usize) -> Ahead<1> {
+        Ahead::new([std::ptr::null()], 0, CHUNK)
     }
 }
 
@@ -211,8 +204,8 @@ impl<F: RawBlock> Panels<BlockPanel> for FromRows<'_, F> {
         raw::block_panel::<F>(self.rows(group), self.matrix.row_bytes(), index, panel);
     }
     #[inline(always)]
-    fn memory(&self, _: usize, _: usize) -> (*const u8, usize) {
-        (std::ptr::null(), 0)
+    fn ahead(&self, _: usize, _: usize, _: usize) -> Ahead<1> {
+        Ahead::new([std::ptr::null()], 0, CHUNK)
     }
 }
 
@@ -297,15 +290,14 @@ impl Strip<'_> {
         if matrix.is_tiled() {
             return data.as_ptr();
         }
-        let bytes = matrix.tiles() * matrix.tile().unwrap_or_default();
+        let bytes = groups * matrix.tiles() * matrix.tile().unwrap_or_default();
+        let tiles = &mut self.tiles[..bytes];
         let whole = data.len() == groups * LANES * matrix.row_bytes()
             && matrix.k.is_multiple_of(matrix.family.tile_k());
         if !whole {
-            self.tiles.fill(0);
+            tiles.fill(0);
         }
-        for (rows, to) in data.chunks(LANES * matrix.row_bytes()).zip(self.tiles.chunks_exact_mut(bytes)) {
-            pack::pack_group(matrix.kind, matrix.k, rows, to);
-        }
+        pack::pack_strip(matrix.kind, matrix.k, data, tiles);
         self.tiles.as_ptr()
     }
 
@@ -314,35 +306,32 @@ impl Strip<'_> {
         let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
         if self.tokens.len() > few_super::<S, F>(s) {
             return self
-                .super_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
+                .super_panels::<S, F>(s, &FromTiles { tiles: base, groups, format: PhantomData::<F> });
         }
         let (tokens, stride) = (self.tokens.len(), self.acts.rows);
-        for group in 0..groups {
-            // SAFETY: a group has `tiles` tiles; activations and results are there for every token.
-            unsafe {
-                let tile = base.add(group * tiles * F::TILE);
-                let acts = self.acts.supers.as_ptr().add(self.tokens.start);
-                let results = self.results.as_mut_ptr().add(group * LANES);
-                macro_rules! direct {
-                    ($at:ident) => {
-                        super_kernel::direct::<S, F, T>(
-                            s,
-                            tile,
-                            tiles,
-                            acts.add($at),
-                            stride,
-                            results.add($at * WIDTH),
-                            WIDTH,
-                        )
-                    };
-                }
-                if !is_wide::<S>() {
-                    pieces!(tokens, at, [2], direct!(at));
-                } else if F::VECTORS > 2 {
-                    pieces!(tokens, at, [5, 4, 3, 2], direct!(at));
-                } else {
-                    pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2], direct!(at));
-                }
+        // SAFETY: every group has `tiles` tiles; activations and results are there for every token.
+        unsafe {
+            let acts = self.acts.supers.as_ptr().add(self.tokens.start);
+            let results = self.results.as_mut_ptr();
+            macro_rules! direct {
+                ($at:ident) => {
+                    super_kernel::direct::<S, F, T>(
+                        s,
+                        base,
+                        [tiles, groups],
+                        acts.add($at),
+                        stride,
+                        results.add($at * WIDTH),
+                        WIDTH,
+                    )
+                };
+            }
+            if !is_wide::<S>() {
+                pieces!(tokens, at, [2], direct!(at));
+            } else if F::VECTORS > 2 {
+                pieces!(tokens, at, [5, 4, 3, 2], direct!(at));
+            } else {
+                pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2], direct!(at));
             }
         }
     }
@@ -364,7 +353,8 @@ impl Strip<'_> {
             for (group, panel) in panels.iter_mut().enumerate().take(groups) {
                 source.fill(s, group, index, panel);
             }
-            let calls = tokens.div_ceil(PIECE) * (SUPER / K::SUB);
+            let most = if is_wide::<S>() && super_kernel::is_paired(s) { PAIRED_PIECE } else { PIECE };
+            let calls = tokens.div_ceil(most) * (SUPER / K::SUB);
             let mut ahead = source.ahead(index + 1, 1, calls);
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
@@ -372,26 +362,31 @@ impl Strip<'_> {
                 // Of the tokens from `at` on, or of the first in the next tile.
                 let next = |at| acts.wrapping_add(if at < tokens { at } else { self.acts.rows });
                 let results = self.results.as_mut_ptr();
-                if is_wide::<S>() {
-                    pieces!(tokens, at, [6, 5, 4, 3, 2], {
+                macro_rules! both {
+                    ($at:ident, $pairs:literal) => {{
                         if index + 1 == tiles {
-                            self.home.ask(s, at..at + T);
+                            self.home.ask(s, $at..$at + T);
                         }
-                        super_kernel::panels::<S, K, GROUPS, T>(
+                        super_kernel::panels::<S, K, GROUPS, T, $pairs>(
                             s,
                             panels,
-                            acts.add(at),
-                            next(at + T),
+                            acts.add($at),
+                            next($at + T),
                             &mut ahead,
-                            results.add(at * WIDTH),
+                            results.add($at * WIDTH),
                             WIDTH,
                         )
-                    });
+                    }};
+                }
+                if is_wide::<S>() && super_kernel::is_paired(s) {
+                    pieces!(tokens, at, [4, 3, 2], both!(at, true));
+                } else if is_wide::<S>() {
+                    pieces!(tokens, at, [6, 5, 4, 3, 2], both!(at, false));
                 } else {
                     for (group, panel) in panels.as_chunks::<1>().0.iter().enumerate().take(groups) {
                         let results = results.add(group * LANES);
                         pieces!(tokens, at, [3, 2], {
-                            super_kernel::panels::<S, K, 1, T>(
+                            super_kernel::panels::<S, K, 1, T, false>(
                                 s,
                                 panel,
                                 acts.add(at),
@@ -412,33 +407,30 @@ impl Strip<'_> {
         let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
         if self.tokens.len() > FEW_BLOCK {
             return self
-                .block_panels::<S, F>(s, &FromTiles { tiles: base, count: tiles, format: PhantomData::<F> });
+                .block_panels::<S, F>(s, &FromTiles { tiles: base, groups, format: PhantomData::<F> });
         }
         let (tokens, stride) = (self.tokens.len(), self.acts.rows);
-        for group in 0..groups {
-            // SAFETY: a group has `tiles` tiles; activations and results are there for every token.
-            unsafe {
-                let tile = base.add(group * tiles * F::TILE);
-                let acts = self.acts.blocks.as_ptr().add(self.tokens.start);
-                let results = self.results.as_mut_ptr().add(group * LANES);
-                macro_rules! direct {
-                    ($at:ident) => {
-                        block_kernel::direct::<S, F, T>(
-                            s,
-                            tile,
-                            tiles,
-                            acts.add($at),
-                            stride,
-                            results.add($at * WIDTH),
-                            WIDTH,
-                        )
-                    };
-                }
-                if !is_wide::<S>() {
-                    pieces!(tokens, at, [2], direct!(at));
-                } else {
-                    pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2], direct!(at));
-                }
+        // SAFETY: every group has `tiles` tiles; activations and results are there for every token.
+        unsafe {
+            let acts = self.acts.blocks.as_ptr().add(self.tokens.start);
+            let results = self.results.as_mut_ptr();
+            macro_rules! direct {
+                ($at:ident) => {
+                    block_kernel::direct::<S, F, T>(
+                        s,
+                        base,
+                        [tiles, groups],
+                        acts.add($at),
+                        stride,
+                        results.add($at * WIDTH),
+                        WIDTH,
+                    )
+                };
+            }
+            if !is_wide::<S>() {
+                pieces!(tokens, at, [2], direct!(at));
+            } else {
+                pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2], direct!(at));
             }
         }
     }
@@ -466,7 +458,7 @@ impl Strip<'_> {
                 }
             }
             let calls = tokens.div_ceil(PIECE) * BLOCK_PANELS * 2;
-            let mut ahead = source.ahead(index + BLOCK_PANELS, BLOCK_PANELS, calls);
+            let mut ahead = source.ahead(index + count, BLOCK_PANELS, calls);
             // SAFETY: activations are there for every tile and token, and results for every token.
             unsafe {
                 let acts = self.acts.blocks.as_ptr().add(index * stride + self.tokens.start);
@@ -513,7 +505,7 @@ impl Strip<'_> {
     fn floats<S: Simd, F: FloatFormat>(&mut self, s: S) {
         let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
         let tokens = self.tokens.len();
-        let bytes = tiles * SPAN * LANES * F::SIZE;
+        let bytes = SPAN * LANES * F::SIZE;
         let stride = self.matrix.k.next_multiple_of(SPAN);
         self.results.fill(0.0);
         let mut index = 0;
@@ -521,7 +513,7 @@ impl Strip<'_> {
             let count = (tiles - index).min(FLOAT_TILES);
             // SAFETY: every group has `tiles` tiles; activations and results are there for every token.
             unsafe {
-                let tile = base.add(index * SPAN * LANES * F::SIZE);
+                let tile = base.add(index * groups * bytes);
                 let acts = self.acts.floats.as_ptr().add(index * SPAN + self.tokens.start * stride);
                 let results = self.results.as_mut_ptr();
                 macro_rules! tiles {
@@ -529,7 +521,7 @@ impl Strip<'_> {
                         float_kernel::tiles::<S, F, $r, T>(
                             s,
                             tile.add($group * bytes),
-                            bytes,
+                            groups * bytes,
                             count,
                             acts.add($at * stride),
                             stride,

@@ -12,8 +12,7 @@ use std::hint::black_box;
 use std::mem::offset_of;
 
 use super::acts::SuperActs;
-use super::format::{CHUNK, Dots, SUPER, Scales, SuperFormat, SuperKind};
-use super::strip::GROUPS;
+use super::format::{CHUNK, Dots, GROUPS, SUPER, Scales, SuperFormat, SuperKind};
 use crate::kernels::ahead::{Ahead, ask_ahead};
 use crate::kernels::simd::{LANES, Simd, keep_order};
 
@@ -28,6 +27,13 @@ impl SuperPanel {
     pub(super) const ZERO: Self = Self { values: [0; LANES * SUPER], scales: Scales::ZERO };
 }
 
+/// How sums are added up: those of any activations, each times its scale.
+const ANY: u8 = 0;
+/// [Short](is_short) ones, each times its scale.
+const SHORT: u8 = 1;
+/// Short ones, two at a time: an instruction for the ports that multiply, and two for others, in place of two for those that multiply.
+const PAIRED: u8 = 2;
+
 /// Unpacks a tile.
 ///
 /// # Safety
@@ -37,6 +43,9 @@ pub(super) unsafe fn unpack<S: Simd, F: SuperFormat>(s: S, tile: *const u8, pane
     // SAFETY: a whole tile.
     unsafe {
         F::scales(s, tile, &mut panel.scales);
+        if is_paired(s) {
+            pair_scales::<S, F>(s, &mut panel.scales);
+        }
         unpack_group::<S, F, 0>(s, tile, panel);
         unpack_group::<S, F, 1>(s, tile, panel);
         unpack_group::<S, F, 2>(s, tile, panel);
@@ -65,10 +74,32 @@ unsafe fn unpack_group<S: Simd, F: SuperFormat, const GROUP: usize>(
 
 /// Turns scales that are plain numbers into what [`Simd::drain`] wants.
 #[inline(always)]
-pub(super) fn prepare_scales<S: Simd>(s: S, panel: &mut SuperPanel) {
+pub(super) fn prepare_scales<S: Simd, K: SuperKind>(s: S, panel: &mut SuperPanel) {
     for scale in &mut panel.scales.sub {
         // SAFETY: 16 values are read and written.
         unsafe { s.store_i(s.scale(s.load_i(scale.as_ptr())), scale.as_mut_ptr()) }
+    }
+    if is_paired(s) {
+        pair_scales::<S, K>(s, &mut panel.scales);
+    }
+}
+
+/// Whether short sums of several tokens are scaled two at a time.
+#[inline(always)]
+pub(super) fn is_paired<S: Simd>(s: S) -> bool {
+    S::SHORT && s.in_halves()
+}
+
+/// Fills the scales of pairs from those of sub-blocks.
+#[inline(always)]
+fn pair_scales<S: Simd, K: SuperKind>(s: S, scales: &mut Scales) {
+    for pair in 0..SUPER / K::SUB / 2 {
+        let [low, high] = K::pair(pair);
+        // SAFETY: all are 16 numbers.
+        unsafe {
+            let both = s.pair(s.load_i(scales.sub[low].as_ptr()), s.load_i(scales.sub[high].as_ptr()));
+            s.store_i(both, scales.pairs[pair].as_mut_ptr());
+        }
     }
 }
 
@@ -88,10 +119,10 @@ unsafe fn is_short<S: Simd, K: SuperKind, const M: usize>(acts: *const SuperActs
     <K::Bits<S> as Dots<S>>::SHORT && (0..M).fold(true, |all, m| all & unsafe { (*acts.add(m)).is_mild })
 }
 
-/// Whether sums, if `SHORT`, begin below zero, so that they end as those of weights without the middle of their range.
+/// Whether sums, if short, begin below zero, so that they end as those of weights without the middle of their range.
 #[inline(always)]
-fn is_centred<K: SuperKind, const SHORT: bool>() -> bool {
-    SHORT && K::MIDDLE.is_some()
+fn is_centred<K: SuperKind, const SUMS: u8>() -> bool {
+    SUMS != ANY && K::MIDDLE.is_some()
 }
 
 /// Whether `tokens` tokens are so few that their sums, and all that they need, stay in registers.
@@ -101,17 +132,29 @@ const fn is_lean(tokens: usize) -> bool {
 
 /// Scales a sum and adds it up.
 #[inline(always)]
-fn drain<S: Simd, K: SuperKind, const SHORT: bool>(
+fn drain<S: Simd, K: SuperKind, const SUMS: u8>(
     s: S,
     total: S::I,
     acc: <K::Bits<S> as Dots<S>>::Acc,
     scale: S::I,
 ) -> S::I {
-    if SHORT {
+    if SUMS == SHORT {
         <K::Bits<S> as Dots<S>>::drain_short(s, total, acc, scale)
     } else {
         <K::Bits<S> as Dots<S>>::drain(s, total, acc, scale)
     }
+}
+
+/// Scales the sums of a pair of sub-blocks and adds them up.
+#[inline(always)]
+fn drain_pair<S: Simd, K: SuperKind>(
+    s: S,
+    total: S::I,
+    [low, high]: [<K::Bits<S> as Dots<S>>::Acc; 2],
+    scales: S::I,
+) -> S::I {
+    let (low, high) = (<K::Bits<S> as Dots<S>>::sum(s, low), <K::Bits<S> as Dots<S>>::sum(s, high));
+    s.dot_pairs(total, s.pair(low, high), scales)
 }
 
 /// Steps that are summed before they are scaled.
@@ -126,12 +169,12 @@ fn steps<S: Simd, K: SuperKind>() -> usize {
 /// # Safety
 /// `acts` points to activations.
 #[inline(always)]
-unsafe fn begin<S: Simd, K: SuperKind, const SHORT: bool>(
+unsafe fn begin<S: Simd, K: SuperKind, const SUMS: u8>(
     s: S,
     acts: *const SuperActs,
     sub: usize,
 ) -> <K::Bits<S> as Dots<S>>::Acc {
-    if !is_centred::<K, SHORT>() {
+    if !is_centred::<K, SUMS>() {
         return <K::Bits<S> as Dots<S>>::zero(s);
     }
     // SAFETY: the caller's; there is a number for each sub-block, and another behind the last.
@@ -150,13 +193,13 @@ unsafe fn begin<S: Simd, K: SuperKind, const SHORT: bool>(
 /// # Safety
 /// `acts` points to activations.
 #[inline(always)]
-unsafe fn total<S: Simd, K: SuperKind, const SHORT: bool>(
+unsafe fn total<S: Simd, K: SuperKind, const SUMS: u8>(
     s: S,
     acts: *const SuperActs,
     scales: &Scales,
 ) -> S::I {
     let mut total = s.splat_i(0);
-    if is_centred::<K, SHORT>() && K::MINS {
+    if is_centred::<K, SUMS>() && K::MINS {
         for pair in 0..4 {
             // SAFETY: the caller's; 16 lanes, and 8 sums.
             unsafe {
@@ -173,13 +216,13 @@ unsafe fn total<S: Simd, K: SuperKind, const SHORT: bool>(
 /// # Safety
 /// `acts` points to activations.
 #[inline(always)]
-unsafe fn minima<S: Simd, K: SuperKind, const SHORT: bool>(
+unsafe fn minima<S: Simd, K: SuperKind, const SUMS: u8>(
     s: S,
     acts: *const SuperActs,
     scales: &Scales,
 ) -> S::I {
     let mut mins = s.splat_i(0);
-    if is_centred::<K, SHORT>() && !K::MINS {
+    if is_centred::<K, SUMS>() && !K::MINS {
         return mins;
     }
     for pair in 0..SUPER / K::SUB / 2 {
@@ -220,38 +263,72 @@ fn lines<K: SuperKind>() -> usize {
 }
 
 /// Adds the super-block of `R` panels to the results of `T` tokens; token `t`'s, `16 R` of them, are at `results + t * stride`.
-/// `next` are the activations that come after these, to be asked for meanwhile, and so is what lies `ahead`.
+/// `next` are the activations that come after these, to be asked for meanwhile, and so is what lies `ahead`. With `PAIRS` as
+/// [`is_paired`] says.
 ///
 /// # Safety
 /// All pointers are valid; those to results do not overlap.
 #[inline(always)]
-pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usize>(
+pub(super) unsafe fn panels<S: Simd, K: SuperKind, const R: usize, const T: usize, const PAIRS: bool>(
     s: S,
     panels: &[SuperPanel; R],
     acts: *const SuperActs,
     next: *const SuperActs,
-    ahead: &mut Ahead<GROUPS>,
+    ahead: &mut Ahead<1>,
     results: *mut f32,
     stride: usize,
 ) {
     // SAFETY: the caller's.
     unsafe {
-        if is_short::<S, K, T>(acts) {
-            panels_with::<S, K, R, T, true>(s, panels, acts, next, ahead, results, stride);
+        if !is_short::<S, K, T>(acts) {
+            panels_with::<S, K, R, T, ANY>(s, panels, acts, next, ahead, results, stride);
+        } else if PAIRS {
+            panels_with::<S, K, R, T, PAIRED>(s, panels, acts, next, ahead, results, stride);
         } else {
-            panels_with::<S, K, R, T, false>(s, panels, acts, next, ahead, results, stride);
+            panels_with::<S, K, R, T, SHORT>(s, panels, acts, next, ahead, results, stride);
         }
     }
 }
 
-/// The same with [short](is_short) sums, or with any.
+/// The sums of the next [`steps`] steps from `first` on, which are those of sub-block `sub` or a part of them.
 #[inline(always)]
-unsafe fn panels_with<S: Simd, K: SuperKind, const R: usize, const T: usize, const SHORT: bool>(
+unsafe fn panel_sums<S: Simd, K: SuperKind, const R: usize, const T: usize, const SUMS: u8>(
+    s: S,
+    panels: &[SuperPanel; R],
+    acts: *const SuperActs,
+    sub: usize,
+    first: usize,
+) -> [[<K::Bits<S> as Dots<S>>::Acc; R]; T] {
+    // SAFETY: chunks are within the panels; the caller gives T blocks of activations.
+    unsafe {
+        let mut acc = [[<K::Bits<S> as Dots<S>>::zero(s); R]; T];
+        for t in 0..T {
+            acc[t] = [begin::<S, K, SUMS>(s, acts.add(t), sub); R];
+        }
+        for step in first..first + steps::<S, K>() {
+            let mut w = [s.splat_b(0); R];
+            for r in 0..R {
+                w[r] = s.load_b(panels[r].values.as_ptr().add(step * CHUNK));
+            }
+            for t in 0..T {
+                let a = s.splat4((*acts.add(t)).q.as_ptr().add(4 * step));
+                for r in 0..R {
+                    acc[t][r] = <K::Bits<S> as Dots<S>>::dot(s, acc[t][r], w[r], a);
+                }
+            }
+        }
+        acc
+    }
+}
+
+/// The same with sums of one kind.
+#[inline(always)]
+unsafe fn panels_with<S: Simd, K: SuperKind, const R: usize, const T: usize, const SUMS: u8>(
     s: S,
     panels: &[SuperPanel; R],
     acts: *const SuperActs,
     next: *const SuperActs,
-    ahead: &mut Ahead<GROUPS>,
+    ahead: &mut Ahead<1>,
     results: *mut f32,
     stride: usize,
 ) {
@@ -260,40 +337,46 @@ unsafe fn panels_with<S: Simd, K: SuperKind, const R: usize, const T: usize, con
         let mut total = [[s.splat_i(0); R]; T];
         for t in 0..T {
             for r in 0..R {
-                total[t][r] = self::total::<S, K, SHORT>(s, acts.add(t), &panels[r].scales);
+                total[t][r] = self::total::<S, K, SUMS>(s, acts.add(t), &panels[r].scales);
             }
         }
-        let steps = steps::<S, K>();
-        for sub in 0..SUPER / K::SUB {
+        let mut ask = |number: usize| {
             ahead.go_on(s);
-            if sub < lines::<K>() {
+            if number < lines::<K>() {
                 for t in 0..T {
-                    s.prefetch(next.wrapping_add(t).cast::<u8>().wrapping_add(sub * CHUNK));
+                    s.prefetch(next.wrapping_add(t).cast::<u8>().wrapping_add(number * CHUNK));
                 }
             }
-            let mut step = sub * (K::SUB / 4);
-            for _ in 0..K::SUB / 4 / steps {
-                let mut acc = [[<K::Bits<S> as Dots<S>>::zero(s); R]; T];
+        };
+        if SUMS == PAIRED {
+            for pair in 0..SUPER / K::SUB / 2 {
+                let [low, high] = K::pair(pair);
+                ask(2 * pair);
+                let mut lows = panel_sums::<S, K, R, T, SUMS>(s, panels, acts, low, low * (K::SUB / 4));
                 for t in 0..T {
-                    acc[t] = [begin::<S, K, SHORT>(s, acts.add(t), sub); R];
-                }
-                for _ in 0..steps {
-                    let mut w = [s.splat_b(0); R];
                     for r in 0..R {
-                        w[r] = s.load_b(panels[r].values.as_ptr().add(step * CHUNK));
+                        lows[t][r] = <K::Bits<S> as Dots<S>>::settle(s, lows[t][r]);
                     }
-                    for t in 0..T {
-                        let a = s.splat4((*acts.add(t)).q.as_ptr().add(4 * step));
-                        for r in 0..R {
-                            acc[t][r] = <K::Bits<S> as Dots<S>>::dot(s, acc[t][r], w[r], a);
-                        }
-                    }
-                    step += 1;
                 }
+                ask(2 * pair + 1);
+                let highs = panel_sums::<S, K, R, T, SUMS>(s, panels, acts, high, high * (K::SUB / 4));
                 for r in 0..R {
-                    let scale = s.load_i(panels[r].scales.sub[sub].as_ptr());
+                    let scales = s.load_i(panels[r].scales.pairs[pair].as_ptr());
                     for t in 0..T {
-                        total[t][r] = drain::<S, K, SHORT>(s, total[t][r], acc[t][r], scale);
+                        total[t][r] = drain_pair::<S, K>(s, total[t][r], [lows[t][r], highs[t][r]], scales);
+                    }
+                }
+            }
+        } else {
+            for sub in 0..SUPER / K::SUB {
+                ask(sub);
+                for step in (0..K::SUB / 4).step_by(steps::<S, K>()) {
+                    let acc = panel_sums::<S, K, R, T, SUMS>(s, panels, acts, sub, sub * (K::SUB / 4) + step);
+                    for r in 0..R {
+                        let scale = s.load_i(panels[r].scales.sub[sub].as_ptr());
+                        for t in 0..T {
+                            total[t][r] = drain::<S, K, SUMS>(s, total[t][r], acc[t][r], scale);
+                        }
                     }
                 }
             }
@@ -303,7 +386,7 @@ unsafe fn panels_with<S: Simd, K: SuperKind, const R: usize, const T: usize, con
             let (d, dmin) = (s.load(scales.d.as_ptr()), s.load(scales.dmin.as_ptr()));
             for t in 0..T {
                 let to = results.add(t * stride + r * LANES);
-                let mins = minima::<S, K, SHORT>(s, acts.add(t), scales);
+                let mins = minima::<S, K, SUMS>(s, acts.add(t), scales);
                 let acc = finish::<S, K>(s, total[t][r], mins, d, dmin, (*acts.add(t)).d, s.load(to));
                 s.store(acc, to);
             }
@@ -313,7 +396,7 @@ unsafe fn panels_with<S: Simd, K: SuperKind, const R: usize, const T: usize, con
 
 /// Adds the scaled sums of a quarter of a tile.
 #[inline(always)]
-unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize, const SHORT: bool>(
+unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize, const SUMS: u8>(
     s: S,
     tile: *const u8,
     acts: *const SuperActs,
@@ -324,15 +407,15 @@ unsafe fn group<S: Simd, F: SuperFormat, const M: usize, const GROUP: usize, con
     // A loop the compiler leaves as one from three tokens on, and then it counts more than it multiplies.
     // SAFETY: the caller's.
     unsafe {
-        step::<S, F, M, GROUP, 0, SHORT>(s, tile, acts, scales, &mut acc, total);
-        step::<S, F, M, GROUP, 1, SHORT>(s, tile, acts, scales, &mut acc, total);
-        step::<S, F, M, GROUP, 2, SHORT>(s, tile, acts, scales, &mut acc, total);
-        step::<S, F, M, GROUP, 3, SHORT>(s, tile, acts, scales, &mut acc, total);
+        step::<S, F, M, GROUP, 0, SUMS>(s, tile, acts, scales, &mut acc, total);
+        step::<S, F, M, GROUP, 1, SUMS>(s, tile, acts, scales, &mut acc, total);
+        step::<S, F, M, GROUP, 2, SUMS>(s, tile, acts, scales, &mut acc, total);
+        step::<S, F, M, GROUP, 3, SUMS>(s, tile, acts, scales, &mut acc, total);
         if F::SUB > 16 {
-            step::<S, F, M, GROUP, 4, SHORT>(s, tile, acts, scales, &mut acc, total);
-            step::<S, F, M, GROUP, 5, SHORT>(s, tile, acts, scales, &mut acc, total);
-            step::<S, F, M, GROUP, 6, SHORT>(s, tile, acts, scales, &mut acc, total);
-            step::<S, F, M, GROUP, 7, SHORT>(s, tile, acts, scales, &mut acc, total);
+            step::<S, F, M, GROUP, 4, SUMS>(s, tile, acts, scales, &mut acc, total);
+            step::<S, F, M, GROUP, 5, SUMS>(s, tile, acts, scales, &mut acc, total);
+            step::<S, F, M, GROUP, 6, SUMS>(s, tile, acts, scales, &mut acc, total);
+            step::<S, F, M, GROUP, 7, SUMS>(s, tile, acts, scales, &mut acc, total);
         }
     }
 }
@@ -345,7 +428,7 @@ unsafe fn step<
     const M: usize,
     const GROUP: usize,
     const STEP: usize,
-    const SHORT: bool,
+    const SUMS: u8,
 >(
     s: S,
     tile: *const u8,
@@ -360,7 +443,7 @@ unsafe fn step<
         for v in 0..F::VECTORS {
             for m in 0..M {
                 // SAFETY: the caller gives M blocks of activations.
-                acc[v][m] = unsafe { begin::<S, F, SHORT>(s, acts.add(m), F::sub_block(GROUP, v)) };
+                acc[v][m] = unsafe { begin::<S, F, SUMS>(s, acts.add(m), F::sub_block(GROUP, v)) };
             }
         }
     }
@@ -382,20 +465,33 @@ unsafe fn step<
             }
         }
     }
-    if (STEP + 1).is_multiple_of(steps) {
+    if !(STEP + 1).is_multiple_of(steps) {
+        return;
+    }
+    if SUMS == PAIRED {
+        for v in (0..F::VECTORS).step_by(2) {
+            let pair = F::pair_from(F::sub_block(GROUP, v));
+            debug_assert_eq!(F::pair(pair), [v, v + 1].map(|v| F::sub_block(GROUP, v)));
+            // SAFETY: the scales are 16 lanes.
+            let scales = unsafe { s.load_i(scales.pairs[pair].as_ptr()) };
+            for m in 0..M {
+                total[m] = drain_pair::<S, F>(s, total[m], [acc[v][m], acc[v + 1][m]], scales);
+            }
+        }
+    } else {
         for v in 0..F::VECTORS {
             // SAFETY: the scales are 16 lanes.
             let scale = unsafe { s.load_i(scales.sub[F::sub_block(GROUP, v)].as_ptr()) };
             for m in 0..M {
-                total[m] = drain::<S, F, SHORT>(s, total[m], acc[v][m], scale);
+                total[m] = drain::<S, F, SUMS>(s, total[m], acc[v][m], scale);
             }
         }
     }
 }
 
-/// Adds a tile to the results of `M` tokens, with [short](is_short) sums or with any.
+/// Adds a tile to the results of `M` tokens, with sums of one kind.
 #[inline(always)]
-unsafe fn tile<S: Simd, F: SuperFormat, const M: usize, const SHORT: bool>(
+unsafe fn tile<S: Simd, F: SuperFormat, const M: usize, const SUMS: u8>(
     s: S,
     tile: *const u8,
     acts: *const SuperActs,
@@ -406,22 +502,22 @@ unsafe fn tile<S: Simd, F: SuperFormat, const M: usize, const SHORT: bool>(
     unsafe {
         let mut total = [s.splat_i(0); M];
         for m in 0..M {
-            total[m] = self::total::<S, F, SHORT>(s, acts.add(m), scales);
+            total[m] = self::total::<S, F, SUMS>(s, acts.add(m), scales);
         }
-        group::<S, F, M, 0, SHORT>(s, tile, acts, scales, &mut total);
-        group::<S, F, M, 1, SHORT>(s, tile, acts, scales, &mut total);
-        group::<S, F, M, 2, SHORT>(s, tile, acts, scales, &mut total);
-        group::<S, F, M, 3, SHORT>(s, tile, acts, scales, &mut total);
+        group::<S, F, M, 0, SUMS>(s, tile, acts, scales, &mut total);
+        group::<S, F, M, 1, SUMS>(s, tile, acts, scales, &mut total);
+        group::<S, F, M, 2, SUMS>(s, tile, acts, scales, &mut total);
+        group::<S, F, M, 3, SUMS>(s, tile, acts, scales, &mut total);
         let (d, dmin) = (s.load(scales.d.as_ptr()), s.load(scales.dmin.as_ptr()));
         for m in 0..M {
-            let (da, mins) = ((*acts.add(m)).d, minima::<S, F, SHORT>(s, acts.add(m), scales));
+            let (da, mins) = ((*acts.add(m)).d, minima::<S, F, SUMS>(s, acts.add(m), scales));
             results[m] = finish::<S, F>(s, total[m], mins, d, dmin, da, results[m]);
         }
     }
 }
 
-/// The results of 16 rows, `tiles` super-blocks each, for `M` tokens, straight from their tiles. Token `m`'s results are at
-/// `results + m * stride`; its activations for tile `i` at `acts + i * tokens + m`.
+/// The results of a strip's groups, `tiles` tiles each, for `M` tokens, straight from the tiles. Token `m`'s results are at
+/// `results + m * stride`; its activations for tile `i` of each group at `acts + i * tokens + m`.
 ///
 /// # Safety
 /// All pointers are valid.
@@ -429,30 +525,38 @@ unsafe fn tile<S: Simd, F: SuperFormat, const M: usize, const SHORT: bool>(
 pub(super) unsafe fn direct<S: Simd, F: SuperFormat, const M: usize>(
     s: S,
     mut tile: *const u8,
-    tiles: usize,
+    [tiles, groups]: [usize; 2],
     mut acts: *const SuperActs,
     tokens: usize,
     results: *mut f32,
     stride: usize,
 ) {
-    // SAFETY: the caller gives `tiles` tiles side by side, and their activations.
+    // SAFETY: the caller gives `tiles` tiles of each group, which take turns, and their activations.
     unsafe {
-        let mut result = [s.splat(0.0); M];
+        let mut results_of = [[s.splat(0.0); M]; GROUPS];
         let mut scales = Scales::ZERO;
         // Left to the compiler, all of them are kept at once, on a stack that is not aligned to their size.
         let scales = if is_lean(M) { &mut scales } else { black_box(&mut scales) };
         for _ in 0..tiles {
-            F::scales(s, tile, scales);
-            if is_short::<S, F, M>(acts) {
-                self::tile::<S, F, M, true>(s, tile, acts, scales, &mut result);
-            } else {
-                self::tile::<S, F, M, false>(s, tile, acts, scales, &mut result);
+            let is_short = is_short::<S, F, M>(acts);
+            for result in results_of.iter_mut().take(groups) {
+                F::scales(s, tile, scales);
+                if !is_short {
+                    self::tile::<S, F, M, ANY>(s, tile, acts, scales, result);
+                } else if !is_lean(M) && is_paired(s) {
+                    pair_scales::<S, F>(s, scales);
+                    self::tile::<S, F, M, PAIRED>(s, tile, acts, scales, result);
+                } else {
+                    self::tile::<S, F, M, SHORT>(s, tile, acts, scales, result);
+                }
+                tile = tile.add(F::TILE);
             }
-            tile = tile.add(F::TILE);
             acts = acts.add(tokens);
         }
-        for m in 0..M {
-            s.store(result[m], results.add(m * stride));
+        for (group, result) in results_of.iter().enumerate().take(groups) {
+            for m in 0..M {
+                s.store(result[m], results.add(m * stride + group * LANES));
+            }
         }
     }
 }

@@ -95,6 +95,15 @@ fn dot_pairs(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     acc
 }
 
+/// `acc`, in a register: for the compiler, an instruction that may do anything with it and with memory.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn settle(mut acc: __m512i) -> __m512i {
+    // SAFETY: there is no instruction.
+    unsafe { asm!("/* {acc} */", acc = inout(zmm_reg) acc, options(nostack, preserves_flags)) }
+    acc
+}
+
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
@@ -337,6 +346,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn drain_short(self, total: __m512i, acc: __m512i, scale: __m512i) -> __m512i {
         self.dot_pairs(total, acc, scale)
+    }
+    #[inline(always)]
+    fn settle(self, acc: __m512i) -> __m512i {
+        safe!(settle(acc))
     }
     #[inline(always)]
     fn dot_sum(self, acc: __m512i) -> __m512i {

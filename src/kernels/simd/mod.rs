@@ -217,6 +217,11 @@ pub(crate) trait Simd: Copy {
     fn drain_short(self, total: Self::I, acc: Self::Dot, scale: Self::I) -> Self::I {
         self.drain(total, acc, scale)
     }
+    /// A sum that is complete here: the compiler would put off what is wanted later, and keep all that it is computed from.
+    #[inline(always)]
+    fn settle(self, acc: Self::Dot) -> Self::Dot {
+        acc
+    }
     /// The sums as they are.
     fn dot_sum(self, acc: Self::Dot) -> Self::I;
     /// No sum yet.
