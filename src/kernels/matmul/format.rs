@@ -174,7 +174,7 @@ impl<S: Simd> Dots<S> for Wide {
 pub(super) struct Scales {
     /// Of each sub-block, as [`Simd::scale`] gives them.
     pub(super) sub: [[i32; LANES]; 16],
-    /// The same in pairs of i16, of the sub-blocks that [`SuperKind::pair`] names. Filled where sums are scaled in pairs.
+    /// The same in pairs of i16, of neighbouring sub-blocks. Filled where sums are scaled in pairs.
     pub(super) pairs: [[i32; LANES]; 8],
     /// What the sums of activations are multiplied with, in pairs of i16 of neighbouring sub-blocks.
     pub(super) mins: [[i32; LANES]; 8],
@@ -209,22 +209,6 @@ pub(super) trait SuperKind {
     const MIDDLE: Option<i32>;
     /// The values' width.
     type Bits<S: Simd>: Dots<S>;
-
-    /// From the first sub-block of a pair to the second: a step of a tile has both.
-    const APART: usize = if Self::SUB == 32 { 1 } else { 2 };
-
-    /// The sub-blocks of pair `pair`.
-    #[inline(always)]
-    fn pair(pair: usize) -> [usize; 2] {
-        let first = pair / Self::APART * 2 * Self::APART + pair % Self::APART;
-        [first, first + Self::APART]
-    }
-
-    /// The pair whose first sub-block is `sub`.
-    #[inline(always)]
-    fn pair_from(sub: usize) -> usize {
-        sub / (2 * Self::APART) * Self::APART + sub % Self::APART
-    }
 }
 
 /// A K-quant with a tile.

@@ -84,7 +84,7 @@ pub(super) fn prepare_scales<S: Simd, K: SuperKind>(s: S, panel: &mut SuperPanel
     }
 }
 
-/// Whether short sums of several tokens are scaled two at a time.
+/// Whether short sums are scaled two at a time, in panels.
 #[inline(always)]
 pub(super) fn is_paired<S: Simd>(s: S) -> bool {
     S::SHORT && s.in_halves()
@@ -94,7 +94,7 @@ pub(super) fn is_paired<S: Simd>(s: S) -> bool {
 #[inline(always)]
 fn pair_scales<S: Simd, K: SuperKind>(s: S, scales: &mut Scales) {
     for pair in 0..SUPER / K::SUB / 2 {
-        let [low, high] = K::pair(pair);
+        let (low, high) = (2 * pair, 2 * pair + 1);
         // SAFETY: all are 16 numbers.
         unsafe {
             let both = s.pair(s.load_i(scales.sub[low].as_ptr()), s.load_i(scales.sub[high].as_ptr()));
@@ -350,15 +350,15 @@ unsafe fn panels_with<S: Simd, K: SuperKind, const R: usize, const T: usize, con
         };
         if SUMS == PAIRED {
             for pair in 0..SUPER / K::SUB / 2 {
-                let [low, high] = K::pair(pair);
-                ask(2 * pair);
+                let (low, high) = (2 * pair, 2 * pair + 1);
+                ask(low);
                 let mut lows = panel_sums::<S, K, R, T, SUMS>(s, panels, acts, low, low * (K::SUB / 4));
                 for t in 0..T {
                     for r in 0..R {
                         lows[t][r] = <K::Bits<S> as Dots<S>>::settle(s, lows[t][r]);
                     }
                 }
-                ask(2 * pair + 1);
+                ask(high);
                 let highs = panel_sums::<S, K, R, T, SUMS>(s, panels, acts, high, high * (K::SUB / 4));
                 for r in 0..R {
                     let scales = s.load_i(panels[r].scales.pairs[pair].as_ptr());
@@ -465,20 +465,7 @@ unsafe fn step<
             }
         }
     }
-    if !(STEP + 1).is_multiple_of(steps) {
-        return;
-    }
-    if SUMS == PAIRED {
-        for v in (0..F::VECTORS).step_by(2) {
-            let pair = F::pair_from(F::sub_block(GROUP, v));
-            debug_assert_eq!(F::pair(pair), [v, v + 1].map(|v| F::sub_block(GROUP, v)));
-            // SAFETY: the scales are 16 lanes.
-            let scales = unsafe { s.load_i(scales.pairs[pair].as_ptr()) };
-            for m in 0..M {
-                total[m] = drain_pair::<S, F>(s, total[m], [acc[v][m], acc[v + 1][m]], scales);
-            }
-        }
-    } else {
+    if (STEP + 1).is_multiple_of(steps) {
         for v in 0..F::VECTORS {
             // SAFETY: the scales are 16 lanes.
             let scale = unsafe { s.load_i(scales.sub[F::sub_block(GROUP, v)].as_ptr()) };
@@ -543,9 +530,6 @@ pub(super) unsafe fn direct<S: Simd, F: SuperFormat, const M: usize>(
                 F::scales(s, tile, scales);
                 if !is_short {
                     self::tile::<S, F, M, ANY>(s, tile, acts, scales, result);
-                } else if !is_lean(M) && is_paired(s) {
-                    pair_scales::<S, F>(s, scales);
-                    self::tile::<S, F, M, PAIRED>(s, tile, acts, scales, result);
                 } else {
                     self::tile::<S, F, M, SHORT>(s, tile, acts, scales, result);
                 }
