@@ -104,6 +104,8 @@ impl Forward for Scripted {
                 Script::Failing => return Err(Error::internal("Scripted failure.")),
                 Script::Panicking => panic!("scripted panic"),
                 Script::Slow | Script::Late | Script::Idle => std::thread::sleep(Duration::from_millis(1)),
+                // Until others come: the thread that sends them may be put aside meanwhile.
+                Script::Stopped if self.waits.is_some() => std::thread::sleep(Duration::from_millis(50)),
                 Script::Alphabet | Script::NotANumber | Script::OneWay | Script::Stopped => {}
             }
             for &token in &run.tokens[run.logits_from..] {
