@@ -250,10 +250,10 @@ def test_a_batch_waits_while_others_fill_the_queue(tiny_file: Path, asynchronous
     with Generator(tiny_file, max_batch=2, max_queue=0) as generator:
         expected = alone(generator, seed=2, max_tokens=4)
         assert idle(generator)
-        others = [generator.stream(PROMPT, max_tokens=4000, ignore_eos=True) for _ in range(2)]
+        others = [generator.stream(PROMPT, max_tokens=None, ignore_eos=True) for _ in range(2)]
         with pytest.raises(QueueFullError):
             generator.stream(PROMPT)
-        timer = threading.Timer(0.2, lambda: [other.cancel() for other in others])
+        timer = threading.Timer(0.05, lambda: [other.cancel() for other in others])
         timer.start()
         if asynchronous:
             answers = asyncio.run(generator.abatch(PROMPTS, seed=2, max_tokens=4))
