@@ -36,11 +36,13 @@ impl<const N: usize> Ahead<N> {
         Self { pieces, bytes, next: 0, step }
     }
 
-    /// Asks for the line at byte `offset` of each piece, whatever was asked for bit by bit.
+    /// Asks for the line at byte `offset` of each piece, if it has one, whatever was asked for bit by bit.
     #[inline(always)]
     pub(super) fn ask<S: Simd>(&self, s: S, offset: usize) {
-        for piece in self.pieces {
-            s.prefetch_far(piece.wrapping_add(offset));
+        if offset < self.bytes {
+            for piece in self.pieces {
+                s.prefetch_far(piece.wrapping_add(offset));
+            }
         }
     }
 

@@ -17,6 +17,7 @@ mod compute;
 mod cpus;
 mod disjoint;
 mod exp;
+mod guided;
 mod halt;
 mod isa;
 mod lane;

@@ -114,6 +114,14 @@ impl KvShape {
 }
 
 impl Layout {
+    /// Where what belongs to the first `positions` positions ends.
+    pub(super) fn end(&self, positions: usize) -> usize {
+        if positions == BLOCK {
+            return self.bytes;
+        }
+        self.values + (self.value_scales - self.values) / BLOCK * positions
+    }
+
     /// The bytes of all keys that lie beside that of the position at `place` of a block, and its own place among them.
     #[inline]
     pub(super) fn beside(&self, place: usize) -> (Range<usize>, usize) {

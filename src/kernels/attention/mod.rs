@@ -23,6 +23,9 @@ pub use dtype::KvDtype;
 pub(crate) use spare::{PREPARED, Spare};
 use tile::{Context, DIRECT, TILE, Tile};
 
+use std::ops::Range;
+
+use super::guided::share;
 use super::rope::Rotation;
 use super::simd::dispatch;
 use super::{Compute, DisjointMut, Halt, Scratch, Stop};
@@ -30,6 +33,8 @@ use crate::error::{Error, Result};
 
 /// Rows of one head that make an append worth a unit of work.
 const APPEND: usize = 16;
+/// Most that a thread takes at a time, if it is more than one tile: queries times positions.
+const MOST_COST: usize = 4096;
 
 /// The heads of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +83,8 @@ pub(crate) struct AttentionPlan {
     /// Rows that the batch must have.
     rows: usize,
     tiles: Vec<Tile>,
+    /// Tiles that a thread computes one after another.
+    units: Vec<Range<usize>>,
     pieces: Vec<Piece>,
 }
 
@@ -141,8 +148,9 @@ impl AttentionPlan {
         }
         let rows = ranges.last().map_or(0, |range| range.end);
         let tiles = tiles(&heads, runs, threads);
+        let units = units(&heads, &tiles, threads);
         let pieces = pieces(&heads, runs);
-        Ok(Self { heads, runs: runs.to_vec(), rows, tiles, pieces })
+        Ok(Self { heads, runs: runs.to_vec(), rows, tiles, units, pieces })
     }
 
     /// Appends keys and values to the caches of the runs, which have [reserved](KvCache::reserve) room. `rotation` has the
@@ -200,17 +208,22 @@ impl AttentionPlan {
         }
         let out = DisjointMut::new(out);
         let Compute { pool, tier } = compute;
-        let work = |unit: usize, scratch: &mut Scratch| {
-            let tile = &self.tiles[unit];
+        let context = |tile: &Tile| {
             let cache = &*caches[tile.run];
-            let context = Context { tier: *tier, heads: &self.heads, layer, cache, rows, rotation };
-            tile.run(&context, scratch, &mut |row, head| {
-                let start = row * width + head * self.heads.head_dim;
-                // SAFETY: no two tiles have a head of a row in common, and a tile asks for each once.
-                unsafe { out.slice(start..start + self.heads.head_dim) }
-            });
+            Context { tier: *tier, heads: &self.heads, layer, cache, rows, rotation }
         };
-        pool.for_each_until(self.tiles.len(), &work, stop)
+        let work = |unit: usize, scratch: &mut Scratch| {
+            let tiles = &self.tiles[self.units[unit].clone()];
+            for (i, tile) in tiles.iter().enumerate() {
+                let next = tiles.get(i + 1).map(|next| next.first(&context(next)));
+                tile.run(&context(tile), next, scratch, &mut |row, head| {
+                    let start = row * width + head * self.heads.head_dim;
+                    // SAFETY: no two tiles have a head of a row in common, and a tile asks for each once.
+                    unsafe { out.slice(start..start + self.heads.head_dim) }
+                });
+            }
+        };
+        pool.for_each_until(self.units.len(), &work, stop)
     }
 
     /// Bytes of scratch that a thread needs at most, whatever the batch.
@@ -289,6 +302,25 @@ fn tiles(heads: &Heads, runs: &[Run], threads: usize) -> Vec<Tile> {
     }
     tiles.sort_by_key(|tile| std::cmp::Reverse(tile.cost(heads)));
     tiles
+}
+
+/// Which tiles a thread takes at a time: several, where they are short, so that it asks for the next while it computes one.
+fn units(heads: &Heads, tiles: &[Tile], threads: usize) -> Vec<Range<usize>> {
+    let costs: Vec<_> = tiles.iter().map(|tile| tile.cost(heads)).collect();
+    let mut rest: usize = costs.iter().sum();
+    let mut units = Vec::new();
+    let mut first = 0;
+    while first < costs.len() {
+        let most = share(rest, threads).min(MOST_COST);
+        let (mut end, mut cost) = (first + 1, costs[first]);
+        while let Some(sum) = costs.get(end).map(|next| cost + next).filter(|sum| *sum <= most) {
+            (end, cost) = (end + 1, sum);
+        }
+        units.push(first..end);
+        rest -= cost;
+        first = end;
+    }
+    units
 }
 
 /// Cuts the rows of the runs at the borders of blocks, and the heads where there is enough to do.

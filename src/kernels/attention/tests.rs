@@ -298,12 +298,31 @@ fn threads_end_at_about_the_same_time() {
                 .collect();
             // As the pool hands them out: the next one to the thread that is free first.
             let mut busy = [0; 2];
-            for tile in super::tiles(&heads, &runs, 2) {
-                *busy.iter_mut().min().unwrap() += tile.cost(&heads);
+            let plan = AttentionPlan::new(heads, &runs, 2).unwrap();
+            for unit in &plan.units {
+                let cost: usize = plan.tiles[unit.clone()].iter().map(|tile| tile.cost(&heads)).sum();
+                *busy.iter_mut().min().unwrap() += cost;
             }
             let (longest, all) = (busy[0].max(busy[1]), busy[0] + busy[1]);
             assert!(longest * 100 <= all * 58, "{heads:?} {runs:?}: {busy:?}");
         }
+    }
+}
+
+/// Short tiles are taken together, long ones alone, and each once.
+#[test]
+fn every_tile_is_in_one_unit() {
+    let heads = heads(32, 32, 96, None);
+    let run = |at: usize, position| Run { row: at, rows: 1, position };
+    for (position, sequences, threads, most) in
+        [(130, 16, 2, 31), (130, 1, 2, 8), (130, 1, 64, 1), (5000, 3, 1, 1)]
+    {
+        let runs: Vec<_> = (0..sequences).map(|at| run(at, position)).collect();
+        let plan = AttentionPlan::new(heads, &runs, threads).unwrap();
+        let tiles: Vec<_> = plan.units.iter().flat_map(Clone::clone).collect();
+        assert_eq!(tiles, (0..32 * sequences).collect::<Vec<_>>());
+        assert_eq!(plan.units.iter().map(Range::len).max(), Some(most), "{position} {sequences} {threads}");
+        assert_eq!(plan.units.last().map(Range::len), Some(1), "small pieces at the end");
     }
 }
 

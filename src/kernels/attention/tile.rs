@@ -101,10 +101,23 @@ impl Tile {
         self.queries() * heads.span(self.position + self.rows, self.rows)
     }
 
-    /// Computes it; `out(row, head)` is where the result of a row of the batch goes.
+    /// What it reads first.
+    pub(super) fn first<'c>(&self, context: &Context<'c>) -> &'c [u8] {
+        self.seen(context, context.heads.first_seen(self.position) / BLOCK)
+    }
+
+    /// What it reads of a block, from the block's beginning.
+    fn seen<'c>(&self, context: &Context<'c>, block: usize) -> &'c [u8] {
+        let bytes = context.cache.head(block, context.layer, self.kv_head);
+        let positions = self.position + self.rows - block * BLOCK;
+        &bytes[..context.cache.shape().layout().end(positions.min(BLOCK))]
+    }
+
+    /// Computes it; `out(row, head)` is where the result of a row of the batch goes. `then` is what the thread will read after it.
     pub(super) fn run<'o>(
         &self,
         context: &Context<'_>,
+        then: Option<&[u8]>,
         scratch: &mut Scratch,
         out: &mut dyn FnMut(usize, usize) -> &'o mut [f32],
     ) {
@@ -117,9 +130,8 @@ impl Tile {
         let mut block = start / BLOCK;
         while block * BLOCK < end {
             let bytes = context.cache.head(block, context.layer, self.kv_head);
-            // Of the next block, or of this one again when there is none.
-            let next = if (block + 1) * BLOCK < end { block + 1 } else { block };
-            let next = context.cache.head(next, context.layer, self.kv_head);
+            let is_last = (block + 1) * BLOCK >= end;
+            let next = if is_last { then.unwrap_or_default() } else { self.seen(context, block + 1) };
             Step { tile: self, context, layout: &layout, block, bytes, next, direct }.run(&mut work);
             block += 1;
         }
@@ -251,6 +263,7 @@ struct Step<'a> {
     layout: &'a Layout,
     block: usize,
     bytes: &'a [u8],
+    /// What will be read after it, to be asked for.
     next: &'a [u8],
     direct: bool,
 }

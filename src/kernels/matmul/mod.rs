@@ -10,6 +10,7 @@ mod float_kernel;
 mod format;
 mod matrix;
 mod pack;
+mod panels;
 mod product;
 mod raw;
 mod source;

@@ -9,6 +9,7 @@ use super::strip::{self, Home, PIECE, Strip, WIDTH};
 use crate::error::Error;
 use crate::gguf::GgmlType;
 use crate::kernels::activation::silu_mul_row;
+use crate::kernels::guided::share;
 use crate::kernels::simd::{LANES, Op, Simd, Tier, dispatch, load_some, store_some};
 use crate::kernels::{Compute, DisjointMut, Halt, Scratch, Stop, view_mut};
 
@@ -17,9 +18,6 @@ use crate::kernels::{Compute, DisjointMut, Halt, Scratch, Stop, view_mut};
 const MOST_BYTES: usize = 1 << 20;
 /// Fewest bytes, if a strip has no more: enough to hide the taking.
 const FEWEST_BYTES: usize = 16 << 10;
-/// Of what would be its share of the rest, a thread takes one part of so many, so that all are done at about the same time: guided
-/// self-scheduling (Polychronopoulos and Kuck, 1987), where it is the whole share, for threads that may be put aside.
-const PARTS_OF_SHARE: usize = 2;
 
 /// Most tokens that a strip is computed for at a time: their activations stay in the second-level cache while they meet all
 /// strips of a piece of work, and their results in the first-level one. Panels then take them without a rest.
@@ -261,7 +259,7 @@ fn units(sizes: &[(usize, usize)], threads: usize) -> Vec<Unit> {
     for (matrix, &(groups, bytes)) in sizes.iter().enumerate() {
         let mut first = 0;
         while first < groups {
-            let wanted = (rest / (PARTS_OF_SHARE * threads)).clamp(FEWEST_BYTES, MOST_BYTES);
+            let wanted = share(rest, threads).clamp(FEWEST_BYTES, MOST_BYTES);
             let count = (wanted / bytes.max(1)).max(1).next_multiple_of(GROUPS);
             let end = groups.min(first + count);
             units.push(Unit { matrix, groups: first..end });

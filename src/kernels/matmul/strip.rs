@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::acts::Activations;
+use super::acts::{Activations, BlockActs, SuperActs};
 use super::block_kernel::{self, BlockPanel};
 use super::float_kernel::{self, BF16, F16, F32, FloatFormat};
 use super::format::{
@@ -11,10 +11,10 @@ use super::format::{
 };
 use super::matrix::Matrix;
 use super::pack;
-use super::raw::{self, Iq4Nl, Iq4Xs, Q2K, Q3K, Q50, Q51, RawBlock, RawSuper};
+use super::panels::{FromRows, FromTiles, Panels};
+use super::raw::{Iq4Nl, Iq4Xs, Q2K, Q3K, Q50, Q51, RawBlock, RawSuper};
 use super::super_kernel::{self, SuperPanel};
 use crate::gguf::GgmlType;
-use crate::kernels::ahead::Ahead;
 use crate::kernels::simd::{LANES, Op, Simd, Tier, dispatch};
 
 /// Results that a strip has for each token.
@@ -27,21 +27,6 @@ pub(super) const PIECE: usize = 6;
 const PAIRED_PIECE: usize = 4;
 /// Tiles of floats that are used for all tokens before the next are read, to find them in the first-level cache.
 const FLOAT_TILES: usize = 4;
-
-/// Most tokens that blocks of 32 are multiplied with straight from their tiles: for more, unpacking into panels pays.
-const FEW_BLOCK: usize = 16;
-
-/// The same of K-quants: as many as have their sums in registers, or several times as many where it takes long to write panels.
-#[inline(always)]
-fn few_super<S: Simd, F: SuperFormat>(s: S) -> usize {
-    match (is_wide::<S>(), F::VECTORS > 2) {
-        (true, false) if s.in_halves() => 24,
-        (true, true) if s.in_halves() => 12,
-        (true, false) => 8,
-        (true, true) => 5,
-        (false, _) => 4,
-    }
-}
 
 /// Whether the sums of both groups of a strip stay in registers for several tokens.
 #[inline(always)]
@@ -117,102 +102,131 @@ macro_rules! pieces {
     }};
 }
 
-/// Fills panels of a strip.
-trait Panels<P> {
-    /// Unpacks tile `index` of the strip's group `group`.
-    fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut P);
-    /// Asks for `count` tiles of each group from `index` on, in `calls` calls. Past the end of a strip they are those of the next one,
-    /// or nobody's.
-    fn ahead(&self, index: usize, count: usize, calls: usize) -> Ahead<1>;
-}
-
-/// Panels from tiles in the layout of `F`.
-struct FromTiles<F> {
-    tiles: *const u8,
-    groups: usize,
-    format: PhantomData<F>,
-}
-
-impl<F> FromTiles<F> {
-    /// Where tile `index` of group `group` lies, if a tile has `bytes` bytes.
-    #[inline(always)]
-    fn tile(&self, group: usize, index: usize, bytes: usize) -> *const u8 {
-        self.tiles.wrapping_add((index * self.groups + group) * bytes)
-    }
-
-    /// [`Panels::ahead`] for tiles of `tile` bytes.
-    #[inline(always)]
-    fn ahead(&self, index: usize, count: usize, calls: usize, tile: usize) -> Ahead<1> {
-        let bytes = count * self.groups * tile;
-        Ahead::new([self.tile(0, index, tile)], bytes, bytes.div_ceil(calls).next_multiple_of(CHUNK))
-    }
-}
-
-impl<F: SuperFormat> Panels<SuperPanel> for FromTiles<F> {
-    #[inline(always)]
-    fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut SuperPanel) {
-        // SAFETY: the tile is one of the strip's.
-        unsafe { super_kernel::unpack::<S, F>(s, self.tile(group, index, F::TILE), panel) }
-    }
-    #[inline(always)]
-    fn ahead(&self, index: usize, count: usize, calls: usize) -> Ahead<1> {
-        self.ahead(index, count, calls, F::TILE)
-    }
-}
-
-impl<F: BlockFormat> Panels<BlockPanel> for FromTiles<F> {
-    #[inline(always)]
-    fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut BlockPanel) {
-        // SAFETY: the tile is one of the strip's.
-        unsafe { block_kernel::unpack::<S, F>(s, self.tile(group, index, F::TILE), panel) }
-    }
-    #[inline(always)]
-    fn ahead(&self, index: usize, count: usize, calls: usize) -> Ahead<1> {
-        self.ahead(index, count, calls, F::TILE)
-    }
-}
-
-/// Panels from the rows of a file, of type `F`.
-struct FromRows<'a, F> {
-    matrix: &'a Matrix,
-    /// The strip's first group.
-    first: usize,
-    format: PhantomData<F>,
-}
-
-impl<F> FromRows<'_, F> {
-    fn rows(&self, group: usize) -> &[u8] {
-        self.matrix.group_data(self.first + group..self.first + group + 1)
-    }
-}
-
-impl<F: RawSuper> Panels<SuperPanel> for FromRows<'_, F> {
-    #[inline(always)]
-    fn fill<S: Simd>(&self, s: S, group: usize, index: usize, panel: &mut SuperPanel) {
-        raw::super_panel::<F>(self.rows(group), self.matrix.row_bytes(), index, panel);
-        super_kernel::prepare_scales::<S, F>(s, panel);
-    }
-    #[inline(always)]
-    fn ahead(&self, _: usize, _: usize, _: usize) -> Ahead<1> {
-        Ahead::new([std::ptr::null()], 0, CHUNK)
-    }
-}
-
-impl<F: RawBlock> Panels<BlockPanel> for FromRows<'_, F> {
-    #[inline(always)]
-    fn fill<S: Simd>(&self, _: S, group: usize, index: usize, panel: &mut BlockPanel) {
-        raw::block_panel::<F>(self.rows(group), self.matrix.row_bytes(), index, panel);
-    }
-    #[inline(always)]
-    fn ahead(&self, _: usize, _: usize, _: usize) -> Ahead<1> {
-        Ahead::new([std::ptr::null()], 0, CHUNK)
-    }
-}
-
 /// One way to compute a strip, compiled for each tier on its own.
 trait Way {
     /// Computes the results of `strip`.
     fn compute<S: Simd>(s: S, strip: &mut Strip<'_>);
+}
+
+/// Tiles, which a few tokens are multiplied with as they are, and more through panels.
+trait Tiled {
+    /// The activations of one token for one tile.
+    type Acts;
+
+    /// Those of all tokens.
+    fn acts(acts: &Activations) -> *const Self::Acts;
+    /// Most tokens that unpacking into panels does not pay for.
+    fn few<S: Simd>(s: S) -> usize;
+    /// How many of them have their sums in registers: 8, 5 or 2.
+    fn at_once<S: Simd>() -> usize;
+    /// Computes the results of `T` tokens from `[tiles, groups]` tiles at `base`, as [`super_kernel::direct`].
+    ///
+    /// # Safety
+    /// All pointers are valid.
+    unsafe fn direct<S: Simd, const T: usize>(
+        s: S,
+        base: *const u8,
+        counts: [usize; 2],
+        acts: *const Self::Acts,
+        tokens: usize,
+        results: *mut f32,
+    );
+    /// Computes `strip` through panels from the tiles at `base`.
+    fn panels<S: Simd>(s: S, strip: &mut Strip<'_>, base: *const u8);
+}
+
+impl<F: SuperFormat> Tiled for SuperTiles<F> {
+    type Acts = SuperActs;
+
+    #[inline(always)]
+    fn acts(acts: &Activations) -> *const SuperActs {
+        acts.supers.as_ptr()
+    }
+
+    /// As many as have their sums in registers, or several times as many where it takes long to write panels.
+    #[inline(always)]
+    fn few<S: Simd>(s: S) -> usize {
+        match (is_wide::<S>(), F::VECTORS > 2) {
+            (true, false) if s.in_halves() => 20,
+            (true, true) if s.in_halves() => 10,
+            (true, false) => 8,
+            (true, true) => 5,
+            (false, _) => 4,
+        }
+    }
+
+    #[inline(always)]
+    fn at_once<S: Simd>() -> usize {
+        match (is_wide::<S>(), F::VECTORS > 2) {
+            (true, false) => 8,
+            (true, true) => 5,
+            (false, _) => 2,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn direct<S: Simd, const T: usize>(
+        s: S,
+        base: *const u8,
+        counts: [usize; 2],
+        acts: *const SuperActs,
+        tokens: usize,
+        results: *mut f32,
+    ) {
+        // SAFETY: the caller's.
+        unsafe { super_kernel::direct::<S, F, T>(s, base, counts, acts, tokens, results, WIDTH) }
+    }
+
+    #[inline(always)]
+    fn panels<S: Simd>(s: S, strip: &mut Strip<'_>, tiles: *const u8) {
+        let source = FromTiles { tiles, groups: strip.groups(), format: PhantomData::<F> };
+        strip.super_panels::<S, F>(s, &source);
+    }
+}
+
+impl<F: BlockFormat> Tiled for BlockTiles<F> {
+    type Acts = BlockActs;
+
+    #[inline(always)]
+    fn acts(acts: &Activations) -> *const BlockActs {
+        acts.blocks.as_ptr()
+    }
+
+    #[inline(always)]
+    fn few<S: Simd>(_: S) -> usize {
+        16
+    }
+
+    #[inline(always)]
+    fn at_once<S: Simd>() -> usize {
+        if is_wide::<S>() { 8 } else { 2 }
+    }
+
+    #[inline(always)]
+    unsafe fn direct<S: Simd, const T: usize>(
+        s: S,
+        base: *const u8,
+        counts: [usize; 2],
+        acts: *const BlockActs,
+        tokens: usize,
+        results: *mut f32,
+    ) {
+        // SAFETY: the caller's.
+        unsafe { block_kernel::direct::<S, F, T>(s, base, counts, acts, tokens, results, WIDTH) }
+    }
+
+    #[inline(always)]
+    fn panels<S: Simd>(s: S, strip: &mut Strip<'_>, tiles: *const u8) {
+        let source = FromTiles { tiles, groups: strip.groups(), format: PhantomData::<F> };
+        strip.block_panels::<S, F>(s, &source);
+    }
+}
+
+impl<T: Tiled> Way for T {
+    #[inline(always)]
+    fn compute<S: Simd>(s: S, strip: &mut Strip<'_>) {
+        strip.tiled::<S, T>(s);
+    }
 }
 
 struct SuperTiles<F>(PhantomData<F>);
@@ -232,9 +246,7 @@ macro_rules! ways {
     )+ };
 }
 ways! {
-    SuperTiles: SuperFormat, super_tiles;
     SuperRows: RawSuper, super_raw;
-    BlockTiles: BlockFormat, block_tiles;
     BlockRows: RawBlock, block_raw;
     Floats: FloatFormat, floats;
 }
@@ -302,36 +314,32 @@ impl Strip<'_> {
     }
 
     #[inline(always)]
-    fn super_tiles<S: Simd, F: SuperFormat>(&mut self, s: S) {
-        let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
-        if self.tokens.len() > few_super::<S, F>(s) {
-            return self
-                .super_panels::<S, F>(s, &FromTiles { tiles: base, groups, format: PhantomData::<F> });
+    fn tiled<S: Simd, W: Tiled>(&mut self, s: S) {
+        let (base, counts) = (self.tiles(), [self.matrix.tiles(), self.groups()]);
+        let tokens = self.tokens.len();
+        if tokens > W::few(s) {
+            return W::panels(s, self, base);
         }
-        let (tokens, stride) = (self.tokens.len(), self.acts.rows);
-        // SAFETY: every group has `tiles` tiles; activations and results are there for every token.
+        // SAFETY: every group has as many tiles; activations and results are there for every token.
         unsafe {
-            let acts = self.acts.supers.as_ptr().add(self.tokens.start);
+            let acts = W::acts(self.acts).add(self.tokens.start);
             let results = self.results.as_mut_ptr();
             macro_rules! direct {
                 ($at:ident) => {
-                    super_kernel::direct::<S, F, T>(
+                    W::direct::<S, T>(
                         s,
                         base,
-                        [tiles, groups],
+                        counts,
                         acts.add($at),
-                        stride,
+                        self.acts.rows,
                         results.add($at * WIDTH),
-                        WIDTH,
                     )
                 };
             }
-            if !is_wide::<S>() {
-                pieces!(tokens, at, [2], direct!(at));
-            } else if F::VECTORS > 2 {
-                pieces!(tokens, at, [5, 4, 3, 2], direct!(at));
-            } else {
-                pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2], direct!(at));
+            match W::at_once::<S>() {
+                2 => pieces!(tokens, at, [2], direct!(at)),
+                5 => pieces!(tokens, at, [5, 4, 3, 2], direct!(at)),
+                _ => pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2], direct!(at)),
             }
         }
     }
@@ -353,7 +361,7 @@ impl Strip<'_> {
             for (group, panel) in panels.iter_mut().enumerate().take(groups) {
                 source.fill(s, group, index, panel);
             }
-            let most = if is_wide::<S>() && super_kernel::is_paired(s) { PAIRED_PIECE } else { PIECE };
+            let most = if super_kernel::is_paired(s) { PAIRED_PIECE } else { PIECE };
             let calls = tokens.div_ceil(most) * (SUPER / K::SUB);
             let mut ahead = source.ahead(index + 1, 1, calls);
             // SAFETY: activations are there for every tile and token, and results for every token.
@@ -378,7 +386,7 @@ impl Strip<'_> {
                         )
                     }};
                 }
-                if is_wide::<S>() && super_kernel::is_paired(s) {
+                if super_kernel::is_paired(s) {
                     pieces!(tokens, at, [4, 3, 2], both!(at, true));
                 } else if is_wide::<S>() {
                     pieces!(tokens, at, [6, 5, 4, 3, 2], both!(at, false));
@@ -398,39 +406,6 @@ impl Strip<'_> {
                         });
                     }
                 }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn block_tiles<S: Simd, F: BlockFormat>(&mut self, s: S) {
-        let (base, tiles, groups) = (self.tiles(), self.matrix.tiles(), self.groups());
-        if self.tokens.len() > FEW_BLOCK {
-            return self
-                .block_panels::<S, F>(s, &FromTiles { tiles: base, groups, format: PhantomData::<F> });
-        }
-        let (tokens, stride) = (self.tokens.len(), self.acts.rows);
-        // SAFETY: every group has `tiles` tiles; activations and results are there for every token.
-        unsafe {
-            let acts = self.acts.blocks.as_ptr().add(self.tokens.start);
-            let results = self.results.as_mut_ptr();
-            macro_rules! direct {
-                ($at:ident) => {
-                    block_kernel::direct::<S, F, T>(
-                        s,
-                        base,
-                        [tiles, groups],
-                        acts.add($at),
-                        stride,
-                        results.add($at * WIDTH),
-                        WIDTH,
-                    )
-                };
-            }
-            if !is_wide::<S>() {
-                pieces!(tokens, at, [2], direct!(at));
-            } else {
-                pieces!(tokens, at, [8, 7, 6, 5, 4, 3, 2], direct!(at));
             }
         }
     }

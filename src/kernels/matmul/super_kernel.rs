@@ -503,6 +503,33 @@ unsafe fn tile<S: Simd, F: SuperFormat, const M: usize, const SUMS: u8>(
     }
 }
 
+/// Activations of one token that stay in the first-level cache while weights pass through it, as each line is asked for again
+/// long before its turn to go. Else a strip that is larger than the cache brings them back once, between lines of
+/// weights, and the processor's own prefetcher loses the trail of these.
+struct Kept {
+    first: *const u8,
+    bytes: usize,
+    next: usize,
+}
+
+impl Kept {
+    /// Bytes of activations that it pays for.
+    const MOST: usize = 5 << 10;
+    /// Lines that are asked for with each tile.
+    const LINES: usize = 24;
+
+    #[inline(always)]
+    fn ask<S: Simd>(&mut self, s: S) {
+        for _ in 0..Self::LINES {
+            s.prefetch(self.first.wrapping_add(self.next));
+            self.next += CHUNK;
+            if self.next >= self.bytes {
+                self.next = 0;
+            }
+        }
+    }
+}
+
 /// The results of a strip's groups, `tiles` tiles each, for `M` tokens, straight from the tiles. Token `m`'s results are at
 /// `results + m * stride`; its activations for tile `i` of each group at `acts + i * tokens + m`.
 ///
@@ -524,9 +551,14 @@ pub(super) unsafe fn direct<S: Simd, F: SuperFormat, const M: usize>(
         let mut scales = Scales::ZERO;
         // Left to the compiler, all of them are kept at once, on a stack that is not aligned to their size.
         let scales = if is_lean(M) { &mut scales } else { black_box(&mut scales) };
+        let mut kept = Kept { first: acts.cast(), bytes: tiles * size_of::<SuperActs>(), next: 0 };
+        let keeps = M == 1 && s.in_halves() && kept.bytes <= Kept::MOST;
         for _ in 0..tiles {
             let is_short = is_short::<S, F, M>(acts);
             for result in results_of.iter_mut().take(groups) {
+                if keeps {
+                    kept.ask(s);
+                }
                 F::scales(s, tile, scales);
                 if !is_short {
                     self::tile::<S, F, M, ANY>(s, tile, acts, scales, result);
